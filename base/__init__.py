@@ -1,0 +1,1 @@
+"""What knows nothing of lungs: the data loader, the model and the trainer that the others build on."""

@@ -1,0 +1,84 @@
+"""The base class of all data loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import default_collate
+
+from base.sampler import EpochSampler
+
+
+class BaseDataLoader(DataLoader):
+    """A DataLoader over the training side of a data set; `split_validation` gives the other side.
+
+    Args:
+        dataset: has a length; items by number.
+        batch_size: items a batch.
+        shuffle: draw the training items in a new order each epoch.
+        validation_split: passed to `split_indices`; 0 keeps all items for training.
+        num_workers: worker processes; 0 loads in this process.
+        collate_fn: makes a batch of a list of items.
+        seed: of the split and the order.
+        rank, world_size: this process and how many there are, see `EpochSampler`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool,
+        validation_split: float | int | dict[str, int],
+        num_workers: int,
+        collate_fn: Callable[[Any], Any] = default_collate,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self._common = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "collate_fn": collate_fn,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": num_workers > 0,
+        }
+        self.train_indices, self.valid_indices = self.split_indices(dataset, validation_split)
+        sampler = self.make_sampler(dataset, self.train_indices, shuffle)
+        super().__init__(dataset, sampler=sampler, **self._common)
+
+    def split_indices(
+        self, dataset: Dataset, validation_split: float | int | dict[str, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item numbers of training and validation: here a random split by fraction or count."""
+        n_items = len(dataset)
+        n_valid = validation_split if isinstance(validation_split, int) else int(n_items * validation_split)
+        order = np.random.default_rng(self.seed).permutation(n_items)
+        return np.sort(order[n_valid:]), np.sort(order[:n_valid])
+
+    def make_sampler(self, dataset: Dataset, indices: np.ndarray, shuffle: bool) -> EpochSampler:
+        """The order of the training items; a subclass may balance classes here."""
+        return EpochSampler(indices, shuffle, self.seed, self.rank, self.world_size)
+
+    @property
+    def n_samples(self) -> int:
+        """How many items one epoch draws (in this process)."""
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.sampler.set_epoch(epoch)
+
+    def split_validation(self) -> DataLoader | None:
+        """A loader of the validation items in their order, or None where there are none."""
+        return self.ordered(self.valid_indices) if len(self.valid_indices) else None
+
+    def ordered(self, indices: np.ndarray) -> DataLoader:
+        """A loader of the given items in the given order."""
+        sampler = EpochSampler(indices, False, rank=self.rank, world_size=self.world_size)
+        return DataLoader(self.dataset, sampler=sampler, **self._common)

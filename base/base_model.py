@@ -1,0 +1,32 @@
+"""The base class of all architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+
+class BaseModel(nn.Module):
+    """A classifier: ``forward`` takes a batch of model input and returns logits ``(batch, label_dim)``."""
+
+    @classmethod
+    def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
+        """Why this architecture with these arguments cannot take items of this shape; None where it can.
+
+        Called before anything is built, so that a config that cannot work costs no time.
+
+        Args:
+            args: the arguments of the constructor as the config gives them, defaults filled in.
+            shape: the shape of one item, without the batch axis.
+        """
+        return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer gets: all trainable parameters in one group, unless an architecture says otherwise."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def __str__(self) -> str:
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return f"{super().__str__()}\nTrainable parameters: {trainable:,}"

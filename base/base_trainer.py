@@ -1,0 +1,251 @@
+"""The base class of trainers: epochs, the best one, early stopping, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from logger.log import get_logger
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.cli import Stopped
+from utils.config import ConfigParser
+from utils.device import plain_module
+from utils.distributed import rank
+from utils.errors import UserError
+from utils.files import atomic_path, atomic_write_text
+
+logger = get_logger(__name__)
+
+
+class BaseTrainer(ABC):
+    """Runs epochs. A subclass says what one epoch is (`_train_epoch`) and what else a checkpoint keeps.
+
+    Args:
+        model: to train.
+        criterion: loss of ``(output, target)``.
+        metric_ftns: metrics by name, functions of ``(output, target)`` over a whole split.
+        optimizer: of the model's parameters.
+        config: of the run; its folders are made.
+        device: that the model is on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        metric_ftns: Mapping[str, Callable[[Tensor, Tensor], float]],
+        optimizer: torch.optim.Optimizer,
+        config: ConfigParser,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.criterion = criterion
+        self.metric_ftns = metric_ftns
+        self.optimizer = optimizer
+        self.config = config
+        self.device = device
+        self.epochs: int = config["trainer"]["epochs"]
+        self.start_epoch = 1
+        self.save_period: int = config.get("trainer.save_period", 1)
+        self.keep_last: int | None = config.get("trainer.keep_last", 2)
+        self.early_stop: float = config.get("trainer.early_stop") or math.inf
+        monitor = config.get("trainer.monitor", "off")
+        self.mnt_mode, self.mnt_metric = ("off", None) if monitor == "off" else monitor.split()
+        self.mnt_best = math.inf if self.mnt_mode == "min" else -math.inf
+        self.not_improved_count = 0
+        self.history: list[dict[str, float]] = []
+        self._signal: int | None = None
+
+    @abstractmethod
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch and validate; returns the epoch's figures by name."""
+
+    @abstractmethod
+    def _extra_state(self) -> dict[str, Any]:
+        """What else a checkpoint has to keep: tensors and plain values."""
+
+    @abstractmethod
+    def _load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `_extra_state` gave."""
+
+    def train(self) -> dict[str, float]:
+        """Run all epochs that are left.
+
+        SIGINT and SIGTERM end the run after the epoch that is under way was given up and the last whole one saved; a
+        second signal ends it at once.
+
+        Returns:
+            The figures of the best epoch, or of the last one where nothing is monitored.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for epoch in range(self.start_epoch, self.epochs + 1):
+                if self.not_improved_count >= self.early_stop:
+                    logger.info("no improvement for %d epochs: stopped", self.not_improved_count)
+                    break
+                self._one_epoch(epoch)
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+        return self._best_figures()
+
+    def _one_epoch(self, epoch: int) -> None:
+        figures = {"epoch": epoch, **self._train_epoch(epoch)}
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self.history.append(figures)
+        for name, value in figures.items():
+            logger.info("    %-24s: %s", name, f"{value:.6g}")
+        best = self._improved(figures)
+        self._write_history()
+        # The best is saved whenever it is the best; the rest keeps its period, and the end is always kept.
+        if best:
+            self._save_checkpoint(epoch, save_best=True)
+        stops = epoch == self.epochs or self.not_improved_count >= self.early_stop
+        if epoch % self.save_period == 0 or stops:
+            self._save_checkpoint(epoch)
+
+    def _improved(self, figures: Mapping[str, float]) -> bool:
+        """Whether the monitored figure is the best so far; counts the epochs since it was."""
+        if self.mnt_metric is None:
+            return False
+        value = figures.get(self.mnt_metric)
+        if value is None:
+            logger.warning("%s is undefined in this epoch; it counts as no improvement", self.mnt_metric)
+        elif (value < self.mnt_best) if self.mnt_mode == "min" else (value > self.mnt_best):
+            self.mnt_best = value
+            self.not_improved_count = 0
+            return True
+        self.not_improved_count += 1
+        return False
+
+    def _best_figures(self) -> dict[str, float]:
+        if not self.history:
+            return {}
+        if self.mnt_metric is None:
+            return self.history[-1]
+        seen = [figures for figures in self.history if figures.get(self.mnt_metric) == self.mnt_best]
+        return seen[0] if seen else self.history[-1]
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self._signal is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self._signal = signum
+        logger.warning("%s: stopping; once more stops at once", signal.Signals(signum).name)
+
+    def _stop_if_asked(self) -> None:
+        """To be called between steps: ends the run on a signal, with the last whole epoch saved."""
+        if self._signal is not None:
+            logger.info("stopped; go on with: python train.py -r %s", self._newest() or "(no checkpoint yet)")
+            raise Stopped(self._signal)
+
+    # Checkpoints
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "arch": type(plain_module(self.model)).__name__,
+            "epoch": epoch,
+            "state_dict": plain_module(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "monitor": {"best": self.mnt_best, "not_improved_count": self.not_improved_count},
+            "history": self.history,
+            "random": random,
+            "config": self.config.to_dict(),
+            **self._extra_state(),
+        }
+
+    def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:
+        """Write ``checkpoint-epochN.pth``, or ``model_best.pth`` and the link ``<save_dir>/model_best.pth`` to it."""
+        if rank() != 0:
+            return
+        folder = self.config.save_dir
+        if save_best:
+            path = folder / "model_best.pth"
+            save_checkpoint(path, self._state(epoch))
+            _publish(path, self.config.save_root)
+            logger.info("saved the best so far: %s", path)
+            return
+        path = folder / f"checkpoint-epoch{epoch}.pth"
+        save_checkpoint(path, self._state(epoch))
+        logger.debug("saved %s", path)
+        if self.keep_last:
+            for old in _checkpoints(folder)[: -self.keep_last]:
+                old.unlink()
+        if self.mnt_metric is None:
+            # With nothing to compare, the newest is the one to test.
+            _publish(path, self.config.save_root)
+
+    def _newest(self) -> Path | None:
+        found = _checkpoints(self.config.save_dir)
+        return found[-1] if found else None
+
+    def _resume_checkpoint(self, path: Path) -> None:
+        """Take everything from a checkpoint and go on after its epoch.
+
+        Raises:
+            UserError: the checkpoint cannot be read or does not fit this config.
+        """
+        checkpoint = load_checkpoint(path)
+        load_weights(plain_module(self.model), checkpoint["state_dict"], path)
+        saved = checkpoint["config"]
+        if saved["optimizer"]["type"] != self.config["optimizer"]["type"]:
+            raise UserError(path, "was trained with another optimizer", f"its was {saved['optimizer']['type']}")
+        try:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        except ValueError as error:
+            raise UserError(path, f"its optimizer state does not fit: {error}") from error
+        self.start_epoch = checkpoint["epoch"] + 1
+        self.history = checkpoint["history"]
+        if saved["trainer"].get("monitor", "off") == self.config.get("trainer.monitor", "off"):
+            self.mnt_best = checkpoint["monitor"]["best"]
+            self.not_improved_count = checkpoint["monitor"]["not_improved_count"]
+        else:
+            logger.warning("the monitor changed: the best so far is forgotten")
+        self._load_extra_state(checkpoint)
+        torch.set_rng_state(checkpoint["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in checkpoint["random"]:
+            torch.cuda.set_rng_state(checkpoint["random"]["cuda"], self.device)
+        logger.info("resumed from %s; next is epoch %d", path, self.start_epoch)
+
+    def _write_history(self) -> None:
+        if rank() == 0:
+            lines = "".join(json.dumps(figures) + "\n" for figures in self.history)
+            atomic_write_text(self.config.save_dir / "metrics.jsonl", lines)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run by epoch, the newest last."""
+    found = [
+        (re.fullmatch(r"checkpoint-epoch(\d+)\.pth", path.name), path) for path in folder.glob("checkpoint-*.pth")
+    ]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def announce_run(config: ConfigParser) -> None:
+    """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on."""
+    atomic_write_text(config.save_root / "newest_run.txt", f"{config.save_dir}\n")
+
+
+def _publish(path: Path, save_root: Path) -> None:
+    """Put a checkpoint at ``<save_root>/model_best.pth`` if its run is the newest."""
+    newest = save_root / "newest_run.txt"
+    if newest.is_file() and newest.read_text(encoding="utf-8").strip() != str(path.parent):
+        return
+    with atomic_path(save_root / "model_best.pth") as aside:
+        aside.write_bytes(path.read_bytes())

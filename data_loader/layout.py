@@ -1,0 +1,102 @@
+"""Finding the recordings and annotations of a data folder, whichever of SPRSound's layouts it has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from logger.log import get_logger
+from utils.errors import UserError
+
+logger = get_logger(__name__)
+
+AUDIO_SUFFIXES = (".wav", ".flac")
+_AUDIO_FOLDER = re.compile(r"(?:(?P<part>train|test)(?P<year>\d{4})?_)?(?:wav|flac)$")
+_JSON_SUBFOLDERS = {"inter_test_json": "inter", "intra_test_json": "intra"}
+
+
+@dataclass(frozen=True)
+class SourcePair:
+    """A recording and its annotation; one of the two is None where it is missing.
+
+    Attributes:
+        split: "train"; "inter" or "intra" (the two parts of the 2022 test set); "test" where a test set has no
+            parts, with its year behind from 2023 on ("test2023").
+    """
+
+    stem: str
+    audio: Path | None
+    annotation: Path | None
+    split: str
+
+
+def find_pairs(data_dir: Path) -> list[SourcePair]:
+    """All recordings and annotations below `data_dir`, sorted by split and name.
+
+    The official layout (``BioCAS2022/train2022_wav`` ..., also below ``releases/``), the early official one
+    (``train_wav`` ...) and the flat one (``wav``, ``json``) are recognised by their folder names; audio may be WAV
+    or FLAC. A recording that two releases hold counts once, for the earlier one, so that it cannot be in a test set
+    and a training set at the same time.
+
+    Raises:
+        UserError: there is no such folder, none of the layouts or nothing in it, or a folder holds one name twice.
+    """
+    if not data_dir.is_dir():
+        raise UserError(data_dir, "there is no such folder", NO_DATA_HINT)
+    pairs: dict[str, SourcePair] = {}
+    repeated = 0
+    for audio_dir in _audio_folders(data_dir):
+        for pair in _pairs_of(audio_dir):
+            repeated += pair.stem in pairs
+            pairs.setdefault(pair.stem, pair)
+    if not pairs:
+        raise UserError(data_dir, "there is no data in this folder", NO_DATA_HINT)
+    if repeated:
+        logger.warning("%d recordings are in two releases; each counts for the earlier one", repeated)
+    return sorted(pairs.values(), key=lambda pair: (pair.split, pair.stem))
+
+
+NO_DATA_HINT = "fetch SPRSound with --download, or make the synthetic set with --demo"
+
+
+def _audio_folders(data_dir: Path) -> list[Path]:
+    """Folders of audio in the layouts: in the data folder itself, or one release folder down, or in releases/."""
+    places = [data_dir, data_dir / "releases"]
+    places += [child for place in tuple(places) if place.is_dir() for child in place.iterdir() if child.is_dir()]
+    found = {
+        folder
+        for place in places
+        if place.is_dir()
+        for folder in place.iterdir()
+        if folder.is_dir() and _AUDIO_FOLDER.match(folder.name)
+    }
+    return sorted(found)
+
+
+def _pairs_of(audio_dir: Path) -> list[SourcePair]:
+    match = _AUDIO_FOLDER.match(audio_dir.name)
+    json_dir = audio_dir.with_name(re.sub(r"(wav|flac)$", "json", audio_dir.name))
+    split = "train"
+    if match["part"] == "test":
+        split = "test" if match["year"] in (None, "2022") else f"test{match['year']}"
+
+    audio: dict[str, Path] = {}
+    for path in sorted(audio_dir.iterdir()):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+            if path.stem in audio:
+                raise UserError(path, f"is there twice: {audio[path.stem].name} has the same name", "remove one")
+            audio[path.stem] = path
+
+    annotations: dict[str, tuple[Path, str]] = {}
+    for folder, part in [(json_dir, split)] + [(json_dir / name, part) for name, part in _JSON_SUBFOLDERS.items()]:
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            if path.stem in annotations:
+                raise UserError(path, f"is annotated twice: also {annotations[path.stem][0]}", "remove one")
+            annotations[path.stem] = (path, part)
+
+    pairs = []
+    for stem in sorted(audio.keys() | annotations.keys()):
+        annotation, part = annotations.get(stem, (None, split))
+        pairs.append(SourcePair(stem, audio.get(stem), annotation, part))
+    return pairs

@@ -1,0 +1,56 @@
+"""Balancing classes by the way items are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from base.sampler import EpochSampler
+
+BALANCE = ("none", "oversample", "weights")
+
+
+class OversamplingSampler(EpochSampler):
+    """All items, and each adventitious class filled up to the number of normal ones by random repetition.
+
+    Args:
+        indices, shuffle, seed, rank, world_size: see `EpochSampler`.
+        labels: ``(items of the data set,)`` class indices; 0 is normal.
+        adventitious: the class indices to fill up.
+    """
+
+    def __init__(self, indices: np.ndarray, labels: np.ndarray, adventitious: list[int], **kwargs: Any) -> None:
+        super().__init__(indices, **kwargs)
+        its_labels = labels[self.indices]
+        n_normal = int((its_labels == 0).sum())
+        classes = [self.indices[its_labels == label] for label in adventitious]
+        self._fill = [(items, n_normal - len(items)) for items in classes if 0 < len(items) < n_normal]
+
+    def draw(self, generator: torch.Generator) -> np.ndarray:
+        parts = [self.indices]
+        for items, missing in self._fill:
+            parts.append(items[torch.randint(len(items), (missing,), generator=generator).numpy()])
+        return np.concatenate(parts)
+
+    def n_drawn(self) -> int:
+        return len(self.indices) + sum(missing for _, missing in self._fill)
+
+
+class WeightedSampler(EpochSampler):
+    """As many draws as items, with replacement, every class with the same probability.
+
+    Args:
+        indices, shuffle, seed, rank, world_size: see `EpochSampler`.
+        labels: ``(items of the data set,)`` class indices.
+    """
+
+    def __init__(self, indices: np.ndarray, labels: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(indices, **kwargs)
+        its_labels = labels[self.indices]
+        self._weights = torch.from_numpy(1.0 / np.bincount(its_labels)[its_labels])
+
+    def draw(self, generator: torch.Generator) -> np.ndarray:
+        drawn = torch.multinomial(self._weights, len(self.indices), replacement=True, generator=generator)
+        return self.indices[drawn.numpy()]

@@ -1,0 +1,151 @@
+"""Splitting a training set into training and validation, by patient.
+
+Everything here depends on the names of the items, their labels and the seed alone: not on the order of files, the
+machine, or the version of a random number generator. Order is drawn by hashing names with the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+
+SPLIT_BY = ("patient", "random")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the two sides, each sorted: int64 arrays."""
+
+    train: np.ndarray
+    valid: np.ndarray
+
+
+def split_items(
+    labels: Sequence[int],
+    patients: Sequence[str],
+    names: Sequence[str],
+    validation_split: float | int | dict[str, int],
+    split_by: str = "patient",
+    seed: int = 0,
+) -> Split:
+    """Split items into training and validation, stratified by label.
+
+    Args:
+        labels: class index of each item.
+        patients: whose item it is. With `split_by` "patient", all items of a patient come to one side.
+        names: a name for each item, unique and the same on every machine.
+        validation_split: the validation's share of the items (a fraction below 1), how many items (a count; as near
+            to it as whole patients allow), or one fold of several, ``{"folds": 5, "fold": 0}``. 0 is no validation.
+        split_by: "patient" or "random". Random puts items of one patient on both sides: its scores are too good.
+        seed: draws another split of the same kind.
+
+    Raises:
+        UserError: the split is impossible (more folds than patients, a count of all items, ...).
+    """
+    n_items = len(labels)
+    if split_by not in SPLIT_BY:
+        raise UserError("data_loader.args.split_by", f"is {split_by!r}", f"choose from {', '.join(SPLIT_BY)}")
+    if validation_split == 0:
+        return Split(np.arange(n_items), np.arange(0))
+    groups = [str(patient) for patient in patients] if split_by == "patient" else [str(name) for name in names]
+    shares, side = _shares(validation_split, n_items)
+    if len(set(groups)) < len(shares):
+        raise UserError(
+            "data_loader.args.validation_split",
+            f"{validation_split!r} needs {len(shares)} groups, there are {len(set(groups))}",
+            "take fewer folds or more patients",
+        )
+    sides = assign_groups(np.asarray(labels), groups, shares, seed)
+    valid = sides == side
+    return Split(np.flatnonzero(~valid), np.flatnonzero(valid))
+
+
+def _shares(validation_split: Any, n_items: int) -> tuple[np.ndarray, int]:
+    """Target shares of the sides, and which of them is the validation."""
+    where = "data_loader.args.validation_split"
+    if isinstance(validation_split, dict):
+        if set(validation_split) != {"folds", "fold"}:
+            raise UserError(where, f"has the keys {sorted(validation_split)}", 'expected {"folds": 5, "fold": 0}')
+        folds, fold = validation_split["folds"], validation_split["fold"]
+        if not (isinstance(folds, int) and isinstance(fold, int) and folds >= 2 and 0 <= fold < folds):
+            raise UserError(where, f"asks for fold {fold} of {folds}", "folds count from 0, and there are at least 2")
+        return np.full(folds, 1 / folds), fold
+    fraction = validation_split / n_items if isinstance(validation_split, int) else validation_split
+    if not 0 < fraction < 1:
+        raise UserError(where, f"is {validation_split} for {n_items} items", "leave items on both sides")
+    return np.array([fraction, 1 - fraction]), 0
+
+
+def assign_groups(labels: np.ndarray, groups: Sequence[str], shares: np.ndarray, seed: int) -> np.ndarray:
+    """Give each group to a side so that every class is shared out as `shares` says, as nearly as groups allow.
+
+    Greedy, the groups with the rarest classes first: each group goes where it brings the classes' shares nearest to
+    their targets, in squared error relative to a class's size, so that a rare class weighs as much as a common one.
+    A class of at least as many groups as sides is then brought to every side.
+
+    Args:
+        labels: ``(items,)`` class indices.
+        groups: ``(items,)`` group names.
+        shares: ``(sides,)`` target shares, summing to 1.
+
+    Returns:
+        ``(items,)`` the side of each item.
+    """
+    names = sorted(set(groups), key=lambda name: _hash(seed, name))
+    row_of = {name: row for row, name in enumerate(names)}
+    group_rows = np.array([row_of[name] for name in groups])
+    n_classes = int(labels.max()) + 1
+    counts = np.zeros((len(names), n_classes))
+    np.add.at(counts, (group_rows, labels), 1)
+    counts = counts[:, counts.sum(axis=0) > 0]
+    # The number of items is one more class, so that the sides get their sizes as well as their mixtures.
+    counts = np.column_stack([counts, counts.sum(axis=1)])
+    parts = counts / counts.sum(axis=0)
+
+    sides = np.full(len(names), -1)
+    filled = np.zeros((len(shares), parts.shape[1]))
+    for group in np.argsort(-parts.max(axis=1), kind="stable"):
+        missing = shares[:, None] - filled
+        # Relative to the side's share, or the small side would get what is left over: the small groups.
+        gain = (missing**2 - (missing - parts[group]) ** 2).sum(axis=1) / shares
+        # Gains are compared rounded: a tie must not hang on the last bit of a sum.
+        sides[group] = int(np.argmax(np.round(gain, 12)))
+        filled[sides[group]] += parts[group]
+    _bring_rare_classes_everywhere(sides, parts, len(shares))
+    return sides[group_rows]
+
+
+def _bring_rare_classes_everywhere(sides: np.ndarray, parts: np.ndarray, n_sides: int) -> None:
+    """Where a side has none of a class that several groups of another side hold, move the smallest such group."""
+    for column in range(parts.shape[1] - 1):
+        holders = np.flatnonzero(parts[:, column])
+        if len(holders) < n_sides:
+            continue
+        for side in range(n_sides):
+            if (sides[holders] == side).any():
+                continue
+            giver = int(np.bincount(sides[holders], minlength=n_sides).argmax())
+            candidates = holders[sides[holders] == giver]
+            sides[candidates[np.argmin(parts[candidates, -1])]] = side
+
+
+def missing_classes(labels: Sequence[int], split: Split, classes: Sequence[str]) -> list[str]:
+    """Sentences about classes that one side of the split has none of, for a warning."""
+    labels = np.asarray(labels)
+    sentences = []
+    for index, name in enumerate(classes):
+        in_train, in_valid = (int((labels[rows] == index).sum()) for rows in (split.train, split.valid))
+        if in_train + in_valid and len(split.valid) and not (in_train and in_valid):
+            side = "validation" if in_train else "training"
+            sentences.append(f"{side} has no {name}: its {in_train + in_valid} items are of too few patients")
+    return sentences
+
+
+def _hash(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -1,0 +1,63 @@
+"""What a run says: to the console and to its train.log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+_PROJECT = "resp"
+_CONSOLE_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+class _Console(logging.Handler):
+    """Standard error, above the progress bars that stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        # Looked up at each message, since tests and notebooks replace sys.stderr.
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """The message alone; from a warning upward the level in front of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module; call it as ``get_logger(__name__)``.
+
+    All loggers of the project hang under one, so that `setup_logging` never touches those of other libraries.
+    """
+    return logging.getLogger(f"{_PROJECT}.{name}")
+
+
+def setup_logging(run_dir: Path | None, verbosity: int = 2) -> None:
+    """Send the project's messages to the console and to ``run_dir/train.log``. For scripts; libraries never call it.
+
+    Called again it replaces what the earlier call set up. The file is appended to, so that a resumed run keeps its
+    history, and gets every message whatever the verbosity.
+
+    Args:
+        run_dir: folder of the run, made if missing; None for the console alone.
+        verbosity: what the console shows: 0 warnings, 1 also information, 2 everything.
+    """
+    root = logging.getLogger(_PROJECT)
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.setLevel(logging.DEBUG)
+
+    console = _Console(_CONSOLE_LEVELS[min(max(verbosity, 0), 2)])
+    console.setFormatter(_ConsoleFormatter("%(message)s"))
+    root.addHandler(console)
+    if run_dir is not None:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        # File names of recordings may hold bytes that are no text.
+        file = logging.FileHandler(Path(run_dir) / "train.log", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(file)

@@ -1,0 +1,11 @@
+"""Architectures, losses and metrics, each registered by name on import of its file.
+
+>>> sorted(architectures)
+['ASTModel', 'LightCNN', 'ResNet18']
+"""
+
+from utils.registry import Registry
+
+architectures: Registry = Registry("architecture", package="model")
+losses: Registry = Registry("loss", package="model")
+metrics: Registry = Registry("metric", package="model")

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Score a checkpoint on a split of its data, or predict any folder of audio files."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from utils.cli import add_device_option, choose_visible_devices, make_parser, run_script
+from utils.errors import UserError
+
+EPILOG = """examples:
+  python test.py -r saved/model_best.pth                                  the test set, or else the validation
+  python test.py -r saved/model_best.pth --split inter
+  python test.py -r saved/model_best.pth --wav DIR --out predictions.json
+
+The report is printed, and written as metrics.json, predictions.csv and confusion_matrix.png to
+<folder of the checkpoint>/<split>/ or to --out-dir. A checkpoint needs no config: it holds its own."""
+
+
+def parser() -> ArgumentParser:
+    """The command line."""
+    result = make_parser(__doc__, EPILOG)
+    result.add_argument("-r", "--resume", required=True, metavar="CHECKPOINT", help="the checkpoint to test")
+    result.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="train, valid, test (its parts together), inter, intra, or another split of the tables "
+        "(default: test where there is one, else valid)",
+    )
+    result.add_argument("--out-dir", metavar="DIR", help="where the report goes (default: next to the checkpoint)")
+    result.add_argument("--wav", metavar="DIR", help="predict all WAV and FLAC files below DIR; needs no annotations")
+    result.add_argument("--out", metavar="FILE", help="where the predictions of --wav go (JSON)")
+    result.add_argument("--bs", type=int, metavar="N", help="batch size (default: that of the training)")
+    add_device_option(result)
+    return result
+
+
+def main(args: Namespace) -> None:
+    """Load the checkpoint; evaluate a split or predict a folder."""
+    if bool(args.wav) != bool(args.out):
+        raise UserError("--wav", "goes with --out FILE", "name both")
+    choose_visible_devices(args.device)
+    from logger.log import setup_logging
+    from trainer.evaluation import evaluate, load_trained, predict_folder, write_predictions
+    from utils.device import choose_device
+
+    setup_logging(None)
+    changes = {"data_dir": args.data_dir, "batch_size": args.bs}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    trained = load_trained(Path(args.resume), choose_device(None), changes)
+    if args.wav:
+        predictions = predict_folder(trained, Path(args.wav), args.bs or 32)
+        write_predictions(predictions, Path(args.out))
+        print(f"{len(predictions)} predictions: {args.out}")
+        return
+    report = evaluate(trained, args.split)
+    out_dir = Path(args.out_dir) if args.out_dir else trained.path.parent / report.metrics["split"]
+    report.save(out_dir)
+    print(f"{report.table()}\n\n{out_dir}: metrics.json, predictions.csv, confusion_matrix.png")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parser()))

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Train a classifier of respiratory sounds as a config says."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from utils.cli import add_device_option, choose_visible_devices, make_parser, run_script
+
+EPILOG = """examples:
+  python train.py -c configs/task2_1_ast.json
+  python train.py -c configs/task1_1_lightcnn.json --lr 1e-4 --bs 16 --set trainer.epochs=5 seed=3
+  python train.py -c configs/task1_1_lightcnn.json --set 'data_loader.args.validation_split={"folds": 5, "fold": 0}'
+  python train.py -r saved/models/NAME/RUN/checkpoint-epoch7.pth          go on with a run
+  torchrun --nproc_per_node=2 train.py -c configs/task2_1_ast.json        two GPUs
+
+A run writes its checkpoints to saved/models/NAME/RUN/ and its TensorBoard log to saved/log/NAME/RUN/; the best
+checkpoint of the newest run is saved/model_best.pth. Look at the runs with: tensorboard --logdir saved/log"""
+
+
+def parser() -> ArgumentParser:
+    """The command line."""
+    result = make_parser(__doc__, EPILOG)
+    result.add_argument("-c", "--config", metavar="FILE", help="the config (configs/*.json)")
+    result.add_argument(
+        "-r", "--resume", metavar="CHECKPOINT", help="go on from a checkpoint, by default with its config"
+    )
+    add_device_option(result)
+    result.add_argument("--lr", type=float, help="learning rate (optimizer.args.lr)")
+    result.add_argument("--bs", type=int, help="batch size (data_loader.args.batch_size)")
+    result.add_argument(
+        "--run_id", "--run-id", metavar="NAME", help="name of the run's folders (default: date and time)"
+    )
+    result.add_argument(
+        "--set", nargs="+", action="extend", metavar="KEY=VALUE",
+        help="set any key of the config, as in trainer.epochs=5; the value is JSON, or else a string",
+    )  # fmt: skip
+    return result
+
+
+def main(args: Namespace) -> None:
+    """Read the config, build everything, train."""
+    choose_visible_devices(args.device)
+    import torch
+
+    from base.base_trainer import announce_run
+    from logger.log import setup_logging
+    from trainer.check import check_config
+    from trainer.setup import make_trainer
+    from utils.checkpoint import load_checkpoint
+    from utils.config import ConfigParser
+    from utils.device import choose_device, make_deterministic
+    from utils.distributed import process_group, rank
+
+    setup_logging(None)
+    saved = load_checkpoint(Path(args.resume))["config"] if args.resume else None
+    config = ConfigParser.from_args(args, saved)
+    check_config(config)
+    device = choose_device(config.get("n_gpu"))
+    make_deterministic(config.get("trainer.deterministic", False))
+    torch.manual_seed(config.seed)
+    with process_group(device):
+        config.make_run_folders()
+        if rank() == 0:
+            announce_run(config)
+        setup_logging(
+            config.save_dir if rank() == 0 else None, config.get("trainer.verbosity", 2) if rank() == 0 else 0
+        )
+        trainer = make_trainer(config, device)
+        best = trainer.train()
+        trainer.finish(best)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, parser()))

@@ -1,0 +1,78 @@
+"""Running a model over a whole split."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from utils.device import autocast, plain_module
+from utils.distributed import gather
+
+
+class Predictions(NamedTuple):
+    """Of a whole split, on the CPU.
+
+    Attributes:
+        output: ``(items, classes)`` float32 logits.
+        target: ``(items,)`` int64 class indices.
+        index: ``(items,)`` int64 item numbers in the data set.
+    """
+
+    output: Tensor
+    target: Tensor
+    index: Tensor
+
+
+def predict(
+    model: nn.Module,
+    frontend: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    precision: str = "fp32",
+    description: str | None = None,
+) -> Predictions:
+    """Run a model in evaluation mode over all items of a loader, each once.
+
+    Args:
+        model: gives logits; its training mode is put back afterwards.
+        frontend: turns loaded batches into model input.
+        loader: of `Batch` items.
+        device: of the model.
+        precision: fp32, bf16 or fp16.
+        description: of the progress bar; None shows none.
+
+    Returns:
+        In the order of the loader; with several processes, of all of them, by item number.
+    """
+    modes = model.training, frontend.training
+    # Processes may have different numbers of batches here; the wrapper would wait for the others.
+    network = plain_module(model)
+    model.eval()
+    frontend.eval()
+    outputs, targets, indices = [], [], []
+    with torch.inference_mode(), autocast(precision, device):
+        for batch in tqdm(loader, description, leave=False, disable=description is None):
+            outputs.append(network(to_input(frontend, batch, device)).float())
+            targets.append(batch.target)
+            indices.append(batch.index)
+    model.train(modes[0])
+    frontend.train(modes[1])
+    output, target, index = gather(torch.cat(outputs)), gather(torch.cat(targets)), gather(torch.cat(indices))
+    if len(index) != len(torch.cat(indices)):
+        order = index.argsort(stable=True)
+        output, target, index = output[order], target[order], index[order]
+    return Predictions(output, target, index)
+
+
+def to_input(frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor:
+    """The model input of a batch, on the device; pictures with their channels last in memory, which is faster."""
+    data = batch.data.to(device, non_blocking=True)
+    lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
+    # In single precision: half of it would be too coarse for a spectrogram's range.
+    with torch.autocast(device.type, enabled=False):
+        inputs = frontend(data, lengths)
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs

@@ -1,0 +1,226 @@
+"""The evaluation of a split: scores with confidence intervals, a printed report, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from logger import figures
+from model.metric import scores
+from utils.errors import UserError
+from utils.files import atomic_path, write_json
+
+NUMBERS = ("accuracy", "specificity", "sensitivity", "average_score", "harmonic_score", "score")
+PARTS = ("inter", "intra")
+_CI_LEVELS = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured on a split.
+
+    Attributes:
+        metrics: the content of metrics.json, see DESIGN section 6. What is undefined is None.
+        predictions: one row an item, the content of predictions.csv.
+    """
+
+    metrics: dict[str, Any]
+    predictions: pd.DataFrame
+
+    def table(self) -> str:
+        """The report as text: one block for the split, and one for each of its parts."""
+        blocks = [_block(self.metrics, f"task {self.metrics['task']}, split {self.metrics['split']}")]
+        blocks += [_block(self.metrics[part], part) for part in PARTS if part in self.metrics]
+        return "\n\n".join(blocks)
+
+    def save(self, out_dir: str | Path) -> None:
+        """Write predictions.csv, confusion_matrix.png and, last, metrics.json. The folder is made if missing."""
+        out_dir = Path(out_dir)
+        with atomic_path(out_dir / "predictions.csv") as aside:
+            # File names may hold bytes that are no UTF-8; they are written as they are.
+            self.predictions.to_csv(aside, index=False, lineterminator="\n", errors="surrogateescape")
+        metrics = self.metrics
+        title = f"task {metrics['task']}, {metrics['split']}"
+        figure = figures.confusion_figure(metrics["confusion_matrix"], metrics["classes"], title)
+        figures.save(figure, out_dir / "confusion_matrix.png")
+        write_json(out_dir / "metrics.json", metrics)
+
+
+def evaluate_predictions(
+    table: pd.DataFrame,
+    prob: NDArray[np.float32],
+    classes: Sequence[str],
+    task: int,
+    level: int,
+    split: str,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+    extra: Mapping[str, Any] | None = None,
+) -> Report:
+    """Score the predictions of a split.
+
+    Args:
+        table: one row an item: wav_name, patient_id, split, target (index of the class) and, for events, event_id,
+            start_ms, end_ms. A split whose rows come from both "inter" and "intra" is also reported by part.
+        prob: ``(n, classes)`` probabilities; the prediction is the largest, of equal ones the first.
+        classes: names, in order. Normal is the first; in task 2 Poor Quality is the second.
+        task: 1 for events, 2 for recordings.
+        level: 1 or 2.
+        split: name of what is evaluated.
+        seed: of the bootstrap. The same seed gives the same numbers.
+        n_bootstrap: number of resamples.
+        extra: further entries of metrics.json: what is needed to repeat it (config, commit, versions, command).
+
+    Raises:
+        UserError: there is no item, or the model's output is not finite.
+        ValueError: sizes do not fit, a target is no class, or `extra` would hide a result.
+    """
+    prob, target = np.asarray(prob), table["target"].to_numpy().astype(np.int64)
+    if prob.shape != (len(table), len(classes)):
+        raise ValueError(f"need probabilities ({len(table)}, {len(classes)}), got {prob.shape}")
+    if not len(table):
+        raise UserError(f"split {split}", "there is nothing to evaluate", "choose another split or data folder")
+    if bad := int((~np.isfinite(prob)).any(1).sum()):
+        what = f"the model's output is not finite for {bad} of {len(prob)} items"
+        raise UserError(f"split {split}", what, "the training diverged: use an earlier checkpoint or a lower lr")
+    if target.min() < 0 or target.max() >= len(classes):
+        raise ValueError(f"targets must lie in 0..{len(classes) - 1}, got {target.min()}..{target.max()}")
+
+    prediction = prob.argmax(1)
+    patient = table["patient_id"].to_numpy().astype(str)
+    poor_quality = task == 2
+
+    def measured(rows: NDArray[np.bool_]) -> dict[str, Any]:
+        return _measure(target[rows], prediction[rows], patient[rows], list(classes), poor_quality, seed, n_bootstrap)
+
+    metrics: dict[str, Any] = {"task": f"{task}-{level}", "split": split, **measured(np.ones(len(table), bool))}
+    source = table["split"].to_numpy()
+    if all((source == part).any() for part in PARTS):
+        metrics |= {part: measured(source == part) for part in PARTS}
+    extra = dict(extra or {})
+    if clash := sorted(extra.keys() & metrics.keys()):
+        raise ValueError(f"extra would hide {', '.join(clash)}")
+
+    names = np.array(classes, dtype=object)
+    kept = [c for c in ("wav_name", "patient_id", "event_id", "start_ms", "end_ms") if c in table]
+    predictions = table[kept].reset_index(drop=True)
+    predictions["target"], predictions["prediction"] = names[target], names[prediction]
+    predictions = pd.concat([predictions, pd.DataFrame(prob, columns=[f"prob_{name}" for name in classes])], axis=1)
+    return Report(metrics | extra, predictions)
+
+
+def confidence_intervals(
+    target: NDArray[np.int64],
+    prediction: NDArray[np.int64],
+    patient: NDArray[Any],
+    n_classes: int,
+    poor_quality: bool,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> dict[str, list[float] | None]:
+    """95 % percentile intervals by bootstrap over patients (Efron and Tibshirani 1993, chapter 13).
+
+    Patients are drawn with replacement, each with all its items, since the items of one patient resemble each other.
+    Resamples in which a number is undefined are left out of that number's interval.
+
+    Args:
+        target, prediction: ``(n,)`` class indices.
+        patient: ``(n,)`` who each item is from.
+
+    Returns:
+        [low, high] by number; None where no resample defines it, and for a single patient, of whom no resample
+        differs: an interval of width 0 would claim certainty.
+    """
+    who, index = np.unique(patient, return_inverse=True)
+    if len(who) < 2:
+        return dict.fromkeys(NUMBERS)
+    cells = (index * n_classes + target) * n_classes + prediction
+    by_patient = np.bincount(cells, minlength=len(who) * n_classes**2).reshape(len(who), -1)
+    times = resample_counts(len(who), n_bootstrap, seed)
+    # In float64, exact for counts, because NumPy multiplies integer matrices without BLAS.
+    confusion = (times.astype(np.float64) @ by_patient).round().astype(np.int64)
+    values = scores(confusion.reshape(-1, n_classes, n_classes), poor_quality)
+    intervals: dict[str, list[float] | None] = {}
+    for name in NUMBERS:
+        defined = np.asarray(values[name], dtype=np.float64)
+        defined = defined[np.isfinite(defined)]
+        intervals[name] = [float(v) for v in np.percentile(defined, _CI_LEVELS)] if len(defined) else None
+    return intervals
+
+
+def resample_counts(n_patients: int, n_bootstrap: int, seed: int) -> NDArray[np.int64]:
+    """How often each patient is drawn in each resample, ``(n_bootstrap, n_patients)``; each row sums to n_patients."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_bootstrap)
+
+
+def _measure(
+    target: NDArray[np.int64],
+    prediction: NDArray[np.int64],
+    patient: NDArray[Any],
+    classes: list[str],
+    poor_quality: bool,
+    seed: int,
+    n_bootstrap: int,
+) -> dict[str, Any]:
+    n = len(classes)
+    confusion = np.bincount(target * n + prediction, minlength=n * n).reshape(n, n)
+    values = scores(confusion, poor_quality)
+    return {
+        "n": len(target),
+        "n_patients": len(np.unique(patient)),
+        "classes": classes,
+        **{name: _number(values[name]) for name in NUMBERS},
+        "confusion_matrix": confusion.tolist(),
+        "per_class": {name: _class(confusion, index) for index, name in enumerate(classes)},
+        "ci95": confidence_intervals(target, prediction, patient, n, poor_quality, seed, n_bootstrap),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _class(confusion: NDArray[np.int64], index: int) -> dict[str, int | float | None]:
+    """Recall and F1 are undefined for a class that does not occur, precision for one that is never predicted."""
+    hit, support, predicted = int(confusion[index, index]), int(confusion[index].sum()), int(confusion[:, index].sum())
+    return {
+        "support": support,
+        "recall": hit / support if support else None,
+        "precision": hit / predicted if predicted else None,
+        "f1": 2 * hit / (support + predicted) if support else None,
+    }
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _block(metrics: Mapping[str, Any], title: str) -> str:
+    classes = metrics["classes"]
+    lines = [f"{title}: {metrics['n']:,} items of {metrics['n_patients']:,} patients"]
+    lines.append(f"  {'':<16}{'':>7}  95 % interval over patients")
+    for name in NUMBERS:
+        interval = metrics["ci95"][name]
+        span = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "[n/a]"
+        lines.append(f"  {name.replace('_', ' '):<16}{_text(metrics[name]):>7}  {span}")
+    width = max(len(name) for name in [*classes, "class"]) + 2
+    lines += ["", f"  {'class':<{width}}{'support':>9}{'recall':>9}{'precision':>11}{'F1':>7}"]
+    for name in classes:
+        row = metrics["per_class"][name]
+        numbers = f"{_text(row['recall']):>9}{_text(row['precision']):>11}{_text(row['f1']):>7}"
+        lines.append(f"  {name:<{width}}{row['support']:>9,}{numbers}")
+    first = max(width, 23)
+    widths = [max(len(name), len(f"{metrics['n']:,}")) + 2 for name in classes]
+    header = "".join(f"{name:>{w}}" for name, w in zip(classes, widths, strict=True))
+    lines += ["", f"  {'annotated / predicted':<{first}}{header}"]
+    for name, counts in zip(classes, metrics["confusion_matrix"], strict=True):
+        cells = "".join(f"{count:>{w},}" for count, w in zip(counts, widths, strict=True))
+        lines.append(f"  {name:<{first}}{cells}")
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""Building what a config names: loader, model, loss, optimizer and, of them all, the Trainer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from base.base_data_loader import BaseDataLoader
+from data_loader import data_loaders
+from logger.log import get_logger
+from logger.tensorboard import TensorboardWriter
+from model import architectures, losses, metrics
+from model.loss import balanced_weights
+from model.weights import without_weights
+from trainer.optimization import Schedule, optimizers
+from trainer.trainer import Trainer
+from utils.config import ConfigParser
+from utils.distributed import rank, world_size
+
+logger = get_logger(__name__)
+
+
+def make_loader(config: ConfigParser) -> BaseDataLoader:
+    """The training loader of a config; its seed is the config's unless it has its own."""
+    args = config.get("data_loader.args", {})
+    common = {"rank": rank(), "world_size": world_size()}
+    return config.init_obj("data_loader", data_loaders, seed=args.get("seed", config.seed), **common)
+
+
+def make_model(config: ConfigParser, restore: bool = False) -> nn.Module:
+    """The model of a config, on the CPU.
+
+    Args:
+        restore: all its weights will come from a checkpoint: load no pretrained ones.
+    """
+    if not restore:
+        return config.init_obj("arch", architectures)
+    architecture = architectures.lookup(config["arch"]["type"], "arch.type")
+    return architecture(**without_weights(architecture, config.get("arch.args", {})))
+
+
+def make_criterion(config: ConfigParser, loader: BaseDataLoader) -> nn.Module:
+    """The loss of a config; the weight "balanced" is computed from the training items."""
+    section = config["loss"]
+    args = {} if isinstance(section, str) else section.get("args", {})
+    if args.get("weight") == "balanced":
+        return config.init_obj("loss", losses, weight=balanced_weights(loader.class_counts().tolist()))
+    return config.init_obj("loss", losses)
+
+
+def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
+    """Everything for one training run; the run's folders are made.
+
+    With `config.resume`, the run goes on from that checkpoint.
+    """
+    loader = make_loader(config)
+    valid_loader = loader.split_validation()
+    n_valid = len(loader.valid_indices)
+    logger.info("%d training items, %d validation items", len(loader.train_indices), n_valid)
+
+    model = make_model(config, restore=config.resume is not None).to(device, memory_format=torch.channels_last)
+    logger.info("%s", model)
+    wrapped = nn.parallel.DistributedDataParallel(model) if world_size() > 1 else model
+    optimizer = config.init_obj("optimizer", optimizers, model.parameter_groups())
+    monitor = config.get("trainer.monitor", "off")
+    steps = -(-len(loader) // config.get("trainer.accumulate", 1))
+    watched = ("off", None) if monitor == "off" else tuple(monitor.split())
+    trainer = Trainer(
+        wrapped,
+        make_criterion(config, loader).to(device),
+        {name: metrics.lookup(name, "metrics") for name in config["metrics"]},
+        optimizer,
+        config,
+        device,
+        data_loader=loader,
+        frontend=loader.frontend().to(device),
+        schedule=Schedule(config, optimizer, steps, watched),
+        valid_data_loader=valid_loader,
+        classes=loader.classes,
+    )
+    trainer.writer = _writer(config, trainer)
+    return trainer
+
+
+def _writer(config: ConfigParser, trainer: Trainer) -> TensorboardWriter:
+    """The TensorBoard log, opened with what does not change: the config, the graph, examples."""
+    enabled = config.get("trainer.tensorboard", True) and rank() == 0
+    resumed = trainer.start_epoch > 1
+    writer = TensorboardWriter(
+        config.log_dir,
+        enabled,
+        purge_epoch=trainer.start_epoch if resumed else None,
+        purge_step=trainer.global_step + 1 if resumed else None,
+    )
+    if enabled and not resumed:
+        writer.config(config.to_dict())
+        inputs, labels = example_inputs(trainer)
+        writer.examples(inputs, labels)
+        writer.graph(trainer.model, inputs)
+    return writer
+
+
+def example_inputs(trainer: Trainer, most: int = 8) -> tuple[torch.Tensor, list[str]]:
+    """Model input of a few training items, of as many classes as there are, and their class names."""
+    loader = trainer.data_loader
+    labels = loader.dataset.labels
+    by_class = [loader.train_indices[labels[loader.train_indices] == c] for c in range(len(loader.classes))]
+    rounds = [items[r] for r in range(most) for items in by_class if r < len(items)]
+    chosen = rounds[:most]
+    batch = loader.collate_fn([loader.dataset[int(i)] for i in chosen])
+    frontend = trainer.frontend.eval()
+    lengths = None if batch.lengths is None else batch.lengths.to(trainer.device)
+    with torch.inference_mode():
+        inputs = frontend(batch.data.to(trainer.device), lengths)
+    return inputs.clone(), [loader.classes[labels[i]] for i in chosen]

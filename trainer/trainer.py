@@ -1,0 +1,200 @@
+"""The Trainer: one epoch of training, one validation, and what they log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from base.base_data_loader import BaseDataLoader
+from base.base_trainer import BaseTrainer
+from logger.log import get_logger
+from logger.tensorboard import TensorboardWriter
+from model.metric import confusion_matrix
+from trainer.inference import predict, to_input
+from trainer.optimization import Schedule
+from utils.config import ConfigParser
+from utils.device import autocast, choose_precision
+from utils.distributed import gather, rank
+
+logger = get_logger(__name__)
+
+# Seconds between two looks at the running loss, the gradient norm and the speed: each look makes the device wait.
+LOG_SECONDS = 2.0
+
+
+class Trainer(BaseTrainer):
+    """Trains a classifier on batches of `Batch`.
+
+    Args:
+        model, criterion, metric_ftns, optimizer, config, device: see `BaseTrainer`.
+        data_loader: training batches.
+        frontend: turns loaded batches into model input; augments in training mode.
+        schedule: of the learning rate.
+        valid_data_loader: validation batches, or None.
+        classes: class names.
+        writer: the TensorBoard log.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        metric_ftns: Mapping[str, Callable[[Tensor, Tensor], float]],
+        optimizer: torch.optim.Optimizer,
+        config: ConfigParser,
+        device: torch.device,
+        *,
+        data_loader: BaseDataLoader,
+        frontend: nn.Module,
+        schedule: Schedule,
+        valid_data_loader: DataLoader | None = None,
+        classes: tuple[str, ...] = (),
+        writer: TensorboardWriter | None = None,
+    ) -> None:
+        super().__init__(model, criterion, metric_ftns, optimizer, config, device)
+        self.data_loader = data_loader
+        self.valid_data_loader = valid_data_loader
+        self.frontend = frontend
+        self.schedule = schedule
+        self.classes = classes
+        self.precision = choose_precision(config.get("trainer.precision", "fp32"), device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.grad_clip: float | None = config.get("trainer.grad_clip")
+        self.accumulate: int = config.get("trainer.accumulate", 1)
+        self.writer = writer
+        self.global_step = 0
+        if config.resume:
+            self._resume_checkpoint(config.resume)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch."""
+        return -(-len(self.data_loader) // self.accumulate)
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        self.model.train()
+        self.frontend.train()
+        self.data_loader.set_epoch(epoch)
+        outputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        loss_sum = torch.zeros((), device=self.device)
+        n_batches = len(self.data_loader)
+        started = looked = time.perf_counter()
+        seen = seen_at_look = 0
+        with tqdm(self.data_loader, f"epoch {epoch}", leave=False, disable=rank() != 0) as bar:
+            for number, batch in enumerate(bar, start=1):
+                self._stop_if_asked()
+                target = batch.target.to(self.device, non_blocking=True)
+                inputs = to_input(self.frontend, batch, self.device)
+                with autocast(self.precision, self.device):
+                    output = self.model(inputs)
+                loss = self.criterion(output, target)
+                group = self._group_size(number, n_batches)
+                self.scaler.scale(loss / group).backward()
+                seen += len(target)
+                loss_sum += loss.detach() * len(target)
+                outputs.append(output.detach().float())
+                targets.append(target)
+                if number % self.accumulate == 0 or number == n_batches:
+                    now = time.perf_counter()
+                    look = now - looked > LOG_SECONDS or number == n_batches
+                    grad_norm = self._step(measure=look)
+                    if look:
+                        speed = (seen - seen_at_look) / (time.perf_counter() - looked)
+                        self._log_step(bar, loss, grad_norm, speed)
+                        looked, seen_at_look = time.perf_counter(), seen
+        seconds = time.perf_counter() - started
+        all_outputs, all_targets = gather(torch.cat(outputs)), gather(torch.cat(targets))
+        figures = {"loss": float(loss_sum) / seen} | self._metrics(all_outputs, all_targets)
+        self._write("train", figures, epoch)
+        valid_figures = self._valid_epoch(epoch)
+        figures |= {f"val_{name}": value for name, value in valid_figures.items()}
+        self.schedule.after_epoch(figures)
+        return figures | {"samples_per_second": seen / seconds}
+
+    def _group_size(self, number: int, n_batches: int) -> int:
+        """How many batches the optimizer step that this batch belongs to sums up; the last group may be smaller."""
+        first = (number - 1) // self.accumulate * self.accumulate
+        return min(self.accumulate, n_batches - first)
+
+    def _step(self, measure: bool) -> Tensor | None:
+        """One optimizer step; returns the gradient norm where it was computed."""
+        norm = None
+        if self.grad_clip or measure:
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip or float("inf"))
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A step that the scaler left out, because a gradient overflowed, is none for the schedule either.
+        if scale is None or self.scaler.get_scale() >= scale:
+            self.schedule.after_batch()
+        self.global_step += 1
+        return norm
+
+    def _log_step(self, bar: tqdm, loss: Tensor, grad_norm: Tensor | None, speed: float) -> None:
+        bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+        if self.writer:
+            values = {"learning_rate": self.optimizer.param_groups[0]["lr"], "samples_per_second": speed}
+            if grad_norm is not None:
+                values["grad_norm"] = float(grad_norm)
+            self.writer.scalars("batch", values, self.global_step)
+
+    def _valid_epoch(self, epoch: int) -> dict[str, float]:
+        """Loss and metrics of the whole validation split; empty without one."""
+        if self.valid_data_loader is None:
+            return {}
+        found = predict(
+            self.model,
+            self.frontend,
+            self.valid_data_loader,
+            self.device,
+            self.precision,
+            f"epoch {epoch} valid" if rank() == 0 else None,
+        )
+        output, target = found.output.to(self.device), found.target.to(self.device)
+        with torch.inference_mode():
+            figures = {"loss": float(self.criterion(output, target))} | self._metrics(found.output, found.target)
+        self._write("valid", figures, epoch)
+        if self.writer:
+            self.writer.confusion(confusion_matrix(found.output, found.target, len(self.classes)), self.classes, epoch)
+        return figures
+
+    def _metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        return {name: metric(output, target) for name, metric in self.metric_ftns.items()}
+
+    def _write(self, part: str, figures: Mapping[str, float], epoch: int) -> None:
+        if self.writer:
+            self.writer.scalars(part, figures, epoch)
+
+    def finish(self, best: Mapping[str, float]) -> None:
+        """Log the final figures beside the hyperparameters and close the log."""
+        if self.writer:
+            self.writer.hparams(self.config.to_dict(), {k: v for k, v in best.items() if k != "samples_per_second"})
+            self.writer.close()
+        if self.mnt_metric and best:
+            logger.info("best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, best.get(self.mnt_metric, float("nan")))
+        logger.info("test it: python test.py -r %s", self.config.save_dir / "model_best.pth")
+        logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "global_step": self.global_step,
+            "classes": list(self.classes),
+            "input": self.frontend.spec.to_dict(),
+        }
+
+    def _load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.schedule.load_state_dict(state["schedule"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.global_step = state["global_step"]

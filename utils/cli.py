@@ -1,0 +1,87 @@
+"""What the three scripts share: arguments, exit status, one line for an error. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from utils.errors import UserError
+
+
+class Stopped(Exception):
+    """A signal ended the work; what was done is saved. `signum` says which."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(signal.Signals(signum).name)
+
+
+def make_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with the options that all scripts have."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="the data folder (default: data/SPRSound/)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """``-d``: which GPUs."""
+    parser.add_argument(
+        "-d",
+        "--device",
+        metavar="IDS",
+        help='GPUs to use, as in "0" or "0,1"; "cpu" uses none (default: what there is)',
+    )
+
+
+def choose_visible_devices(device: str | None) -> None:
+    """Show CUDA only the devices that ``-d`` names. To be called before torch is imported."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
+
+
+def run_script(
+    main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
+    """Parse the command line, run, and turn what goes wrong into one line and an exit status.
+
+    Returns:
+        0 done, 1 failed (one line says why), 130 after Ctrl-C, 143 after SIGTERM. Wrong usage exits with 2.
+    """
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main(args)
+    except UserError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks or control characters, which a file name may hold.
+
+    >>> one_line("a\\nb")
+    'a b'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise Stopped(signum)
