@@ -49,8 +49,7 @@ class RespDataLoader(BaseDataLoader):
         duration: with `input_dir` null, seconds to cut or pad to; null pads each batch to its longest.
         rate: with `input_dir` null, samples a second of the waveforms.
         split: of the table: "train" or another, or several joined by "+" ("inter+intra").
-        normalize: bring features to mean 0 and deviation 1 over the training items. Features in [0, 1] stay as they
-            are.
+        normalize: bring features to mean 0 and deviation 1 over the training items.
         seed: of split and order; the config's `seed` unless given.
         rank, world_size: this process and how many there are.
 
@@ -143,7 +142,7 @@ class RespDataLoader(BaseDataLoader):
         if dataset.store:
             meta = dataset.store.meta
             spec = {"method": meta.method, "params": meta.params, "shape": tuple(meta.shape), "weights": meta.weights}
-            if normalize and meta.dtype != "uint8" and len(self.train_indices):
+            if normalize and len(self.train_indices):
                 spec["mean"], spec["std"] = statistics(dataset.store, dataset.places[self.train_indices])
             return InputSpec(input_dir=input_dir, **spec)
         samples = round(dataset.duration * dataset.rate) if dataset.duration else -1
@@ -156,7 +155,7 @@ class RespDataLoader(BaseDataLoader):
         params = feature.checked(params, "data_loader.args.frontend")
         shape = tuple(feature(torch.zeros(dataset.rate), dataset.rate, **params).shape)
         spec = InputSpec(method, params, shape=shape, **common)
-        if normalize and not feature.unit_range and len(self.train_indices):
+        if normalize and len(self.train_indices):
             mean, std = self._measured(spec)
             spec = InputSpec(method, params, shape=shape, mean=mean, std=std, **common)
         return spec

@@ -25,7 +25,7 @@ class Feature:
     Attributes:
         name: the name in `preprocess.py --method` and in a config.
         compute: the function of a batch, ``compute(waveforms, rate, lengths, **params)``.
-        unit_range: the values lie in [0, 1]; they are stored as 8-bit integers and need no normalisation.
+        unit_range: the values lie in [0, 1]; they are stored as 8-bit integers.
         repeats: the first axis repeats one channel this many times; the store keeps it once.
         batch_size: how many items of a few seconds to compute at once.
     """
