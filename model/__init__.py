@@ -1,8 +1,4 @@
-"""Architectures, losses and metrics, each registered by name on import of its file.
-
->>> sorted(architectures)
-['ASTModel', 'LightCNN', 'ResNet18']
-"""
+"""Architectures, losses and metrics, each registered by name on import of its file."""
 
 from utils.registry import Registry
 

@@ -1,9 +1,6 @@
 """Features: functions from audio to model input, registered by name.
 
 A feature is one file in this folder with one function under `register_feature`. `methods` finds it by itself.
-
->>> sorted(methods)
-['ast', 'ast_wav2vec', 'mel', 'stft', 'wav2vec', 'wavelet']
 """
 
 from data_loader.features.feature import Feature, methods, register_feature
