@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from logger.log import get_logger
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     from torchaudio.models import Wav2Vec2Model
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RATE = 16000
 # The file of torchaudio.pipelines.WAV2VEC2_BASE: pretrained on 960 hours of LibriSpeech.
