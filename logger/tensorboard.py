@@ -25,9 +25,9 @@ _NO_HPARAMS = re.compile(
 )
 
 
-# Charts under one heading are seen together, and headings stand in alphabetical order. After "hparam", because the
-# HPARAMS tab opens with the first five metrics by name, which are to be the final ones.
-_HEADING = {"train": "metrics", "valid": "metrics", "batch": "training"}
+# Charts under one heading are seen together, and headings stand in alphabetical order: first the curves by epoch, then
+# the final figures ("hparam"), pictures, and what is counted in batches.
+_HEADING = {"train": "epoch", "valid": "epoch", "batch": "step"}
 
 
 class TensorboardWriter:
@@ -35,7 +35,7 @@ class TensorboardWriter:
 
     Three folders, which TensorBoard shows as runs: `log_dir` for what is counted in batches or belongs to the run as
     a whole, ``log_dir/train`` and ``log_dir/valid`` for what is counted in epochs. The same tag in the two shares one
-    chart: ``metrics/<name>``. What is counted in batches is ``training/<name>``.
+    chart: ``epoch/<name>``. What is counted in batches is ``step/<name>``.
 
     Args:
         log_dir: folder of the run.

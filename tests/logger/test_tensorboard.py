@@ -48,15 +48,15 @@ def test_train_and_validation_share_a_tag_in_two_runs(writer, log_dir):
     writer.scalars("valid", {"loss": torch.tensor(3.0), "score": np.float32(0.5)}, 1)
     writer.scalars("batch", {"learning_rate": 0.1}, 40)
     writer.flush()
-    assert _scalars(log_dir / "train", "metrics/loss") == [(1, 2.0)]
-    assert _scalars(log_dir / "valid", "metrics/loss") == [(1, 3.0)]
-    assert _scalars(log_dir, "training/learning_rate") == [(40, 0.1)]
+    assert _scalars(log_dir / "train", "epoch/loss") == [(1, 2.0)]
+    assert _scalars(log_dir / "valid", "epoch/loss") == [(1, 3.0)]
+    assert _scalars(log_dir, "step/learning_rate") == [(40, 0.1)]
 
 
 def test_numbers_that_are_not_finite_are_left_out(writer, log_dir):
     writer.scalars("valid", {"loss": float("nan"), "score": float("inf"), "accuracy": 0.5}, 1)
     writer.flush()
-    assert _read(log_dir / "valid").Tags()["scalars"] == ["metrics/accuracy"]
+    assert _read(log_dir / "valid").Tags()["scalars"] == ["epoch/accuracy"]
 
 
 def test_pictures_are_logged(writer, log_dir):
@@ -82,8 +82,8 @@ def test_a_resumed_run_hides_what_it_trains_anew(log_dir):
     after.scalars("train", {"loss": 30}, 3)
     after.scalars("batch", {"grad_norm": 30}, 300)
     after.close()
-    assert _scalars(log_dir / "train", "metrics/loss") == [(1, 1), (2, 2), (3, 30)]
-    assert _scalars(log_dir, "training/grad_norm") == [(100, 1), (200, 2), (300, 30)]
+    assert _scalars(log_dir / "train", "epoch/loss") == [(1, 1), (2, 2), (3, 30)]
+    assert _scalars(log_dir, "step/grad_norm") == [(100, 1), (200, 2), (300, 30)]
 
 
 class _Net(nn.Module):
