@@ -19,9 +19,9 @@ EPILOG = """examples:
   python preprocess.py --download                             fetch SPRSound first
   python preprocess.py --demo --data-dir data/demo --method stft
 
-The data folder may have any of SPRSound's layouts; audio may be WAV or FLAC. Written are task1.csv (events), task2.csv
-(recordings), task2_filtered.csv (without Poor Quality) and, with --method M, the feature store processed_M/. A store is
-complete or it is not there; an interrupted run goes on where it stopped."""
+The data folder may have any of SPRSound's layouts; audio may be WAV or FLAC. Written are task1.csv (events),
+task2.csv (recordings), task2_filtered.csv (without Poor Quality) and, with --method M, the feature store processed_M/.
+A store is complete or it is not there; an interrupted run goes on where it stopped."""
 
 
 def positive(text: str) -> int:

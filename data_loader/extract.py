@@ -301,8 +301,12 @@ def _compute(job: Job, recipe: Recipe) -> Iterator[int]:
             shard = np.empty((len(job.items), *stored.shape[1:]), dtype=stored.dtype)
         shard[rows] = stored
         yield len(rows)
-    with atomic_path(recipe.folder / job.name) as path, path.open("wb") as file:
-        np.save(file, shard, allow_pickle=False)
+    try:
+        with atomic_path(recipe.folder / job.name) as path, path.open("wb") as file:
+            np.save(file, shard, allow_pickle=False)
+    except OSError as error:
+        hint = "free some space and run again: finished shards are kept"
+        raise UserError(recipe.folder / job.name, f"cannot be written: {error.strerror}", hint) from error
 
 
 def _cut(job: Job, data_dir: Path) -> list[tuple[np.ndarray, int]]:

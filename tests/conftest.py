@@ -1,0 +1,48 @@
+"""Fixtures that several tests share: a small synthetic data set with its tables and features, and the real one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "SPRSound"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Two test processes, or a training beside the tests, must not fight for the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A synthetic set of 6 patients with tables and the stft store. Shared: read it, never write to it."""
+    from data_loader.extract import extract
+    from data_loader.features import methods
+    from data_loader.synthetic import write_synthetic
+    from data_loader.tables import build_tables, write_tables
+
+    data_dir = tmp_path_factory.mktemp("tiny_data")
+    write_synthetic(data_dir, patients=6, recordings_per_patient=3)
+    tables = build_tables(data_dir)
+    assert not tables.bad
+    write_tables(tables, data_dir)
+    extract(data_dir, methods["stft"], {}, {task: tables.of(task) for task in (1, 2)}, tables.digests)
+    return data_dir
+
+
+@pytest.fixture
+def own_data(tiny_data, tmp_path) -> Path:
+    """A copy of the tiny set that a test may change."""
+    return Path(shutil.copytree(tiny_data, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real training set, read-only; the test is skipped where it is not."""
+    if not (REAL / "BioCAS2022").is_dir():
+        pytest.skip("the SPRSound recordings are not here")
+    return REAL

@@ -1,0 +1,172 @@
+"""Feature stores: complete or not there, and the same however they came about."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_loader import extract as extract_module
+from data_loader.audio import cut_event, read_audio
+from data_loader.extract import extract
+from data_loader.features import methods, register_feature
+from data_loader.store import FeatureStore, decode, read_meta
+from data_loader.tables import build_tables, read_table
+from utils.errors import UserError
+
+
+def run(data_dir, method="stft", tasks=(1, 2), **options):
+    tables = build_tables(data_dir)
+    feature = methods[method]
+    params = feature.checked(options.pop("params", {}), "--param")
+    return extract(data_dir, feature, params, {task: tables.of(task) for task in tasks}, tables.digests, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(extract_module, "SHARD_ITEMS", 7)
+
+
+def test_an_item_is_the_feature_of_its_cut_audio(tiny_data):
+    store = FeatureStore(tiny_data / "processed_stft")
+    table = read_table(tiny_data, 1)
+    places = store.locate(table, 1)
+    assert (places >= 0).all()
+    for row in (0, 5, len(table) - 1):
+        event = table.iloc[row]
+        recording, rate = read_audio(tiny_data / event["path"])
+        alone = methods["stft"](torch.from_numpy(cut_event(recording, rate, event["start_ms"], event["end_ms"])), rate)
+        stored = decode(torch.from_numpy(store.gather(places[[row]])))[0]
+        torch.testing.assert_close(stored, alone, atol=0.5 / 255 + 1e-3, rtol=0)
+
+
+def test_any_numpy_user_can_open_a_shard(tiny_data):
+    folder = tiny_data / "processed_stft"
+    meta = json.loads((folder / "meta.json").read_text())
+    shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("task2-*.npy"))]
+    assert sum(len(shard) for shard in shards) == meta["items"]["2"]
+    assert list(shards[0].shape[1:]) == meta["shape"]
+    assert str(shards[0].dtype) == meta["dtype"]
+    assert meta["method"] == "stft"
+
+
+def test_repeated_channels_are_stored_once_and_read_as_the_shape_says(own_data):
+    run(own_data, "wavelet", tasks=(2,))
+    store = FeatureStore(own_data / "processed_wavelet")
+    stored = torch.from_numpy(store.gather(store.locate(read_table(own_data, 2), 2)[:2]))
+    assert stored.shape == (2, 1, 224, 224)
+    assert decode(stored, store.meta.repeats).shape == (2, *store.meta.shape) == (2, 3, 224, 224)
+
+
+def test_the_number_of_workers_changes_nothing(own_data, small_shards):
+    folder, _ = run(own_data, force=True)
+    alone = contents(folder)
+    run(own_data, force=True, workers=2)
+    assert contents(folder) == alone
+
+
+def test_an_interrupted_run_leaves_no_store_and_goes_on_where_it_stopped(own_data, small_shards, monkeypatch):
+    folder, total = run(own_data, force=True)
+    undisturbed = contents(folder)
+    shutil.rmtree(folder)
+    saved = np.save
+    written = []
+
+    def failing_save(*args, **kwargs):
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(args)
+        return saved(*args, **kwargs)
+
+    monkeypatch.setattr(np, "save", failing_save)
+    with pytest.raises(UserError, match="No space left"):
+        run(own_data)
+    assert not folder.exists()
+    monkeypatch.setattr(np, "save", saved)
+    _, computed = run(own_data)
+    assert computed == total - 3 * 7
+    assert contents(folder) == undisturbed
+    assert not folder.with_name("processed_stft.partial").exists()
+
+
+def test_a_complete_store_is_left_alone(own_data):
+    before = contents(own_data / "processed_stft")
+    _, computed = run(own_data)
+    assert computed == 0
+    assert contents(own_data / "processed_stft") == before
+
+
+def test_a_changed_parameter_is_said_and_force_makes_the_store_anew(own_data):
+    run(own_data, "mel", tasks=(2,), params={"duration": 1.0})
+    with pytest.raises(UserError, match=r"n_mels 64, now 32.*--force"):
+        run(own_data, "mel", tasks=(2,), params={"duration": 1.0, "n_mels": 32})
+    run(own_data, "mel", tasks=(2,), params={"duration": 1.0, "n_mels": 32}, force=True)
+    assert read_meta(own_data / "processed_mel").shape[1] == 32
+
+
+def test_a_changed_recording_is_said(own_data):
+    path = own_data / read_table(own_data, 1)["path"][0]
+    waveform, rate = soundfile.read(path)
+    soundfile.write(path, waveform * 0.5, rate)
+    with pytest.raises(UserError, match=r"other recordings or annotations.*--force"):
+        run(own_data)
+
+
+def test_another_limit_is_said(own_data):
+    run(own_data, "mel", limit=2, params={"duration": 1.0})
+    with pytest.raises(UserError, match="--limit 2"):
+        run(own_data, "mel", limit=3, params={"duration": 1.0})
+
+
+def test_a_second_task_is_added_to_a_store(own_data):
+    shutil.rmtree(own_data / "processed_stft")
+    run(own_data, tasks=(1,))
+    first = contents(own_data / "processed_stft")
+    _, computed = run(own_data, tasks=(2,))
+    assert computed == len(read_table(own_data, 2))
+    both = contents(own_data / "processed_stft")
+    shards = {name for name in first if name.endswith(".npy")}
+    assert all(both[name] == first[name] for name in shards)
+    assert set(read_meta(own_data / "processed_stft").items) == {"1", "2"}
+
+
+def test_a_feature_that_is_not_finite_is_refused_with_the_name_of_its_file(own_data):
+    @register_feature("not_finite")
+    def not_finite(waveforms, rate, lengths):
+        return waveforms[:, :4] / 0.0
+
+    try:
+        with pytest.raises(UserError, match=r"\.wav.*not finite"):
+            run(own_data, "not_finite")
+    finally:
+        del methods._items["not_finite"]
+    assert not (own_data / "processed_not_finite").exists()
+
+
+@pytest.mark.parametrize("spoil", ["meta.json", "index.csv", "shard", "no shard", "short shard"])
+def test_a_damaged_store_is_an_error_that_names_the_file_and_the_remedy(own_data, spoil):
+    folder = own_data / "processed_stft"
+    shard = sorted(folder.glob("task1-*.npy"))[0]
+    path = shard if "shard" in spoil else folder / spoil
+    if spoil == "no shard":
+        path.unlink()
+    elif spoil == "short shard":
+        np.save(path, np.load(path)[:-1])
+    else:
+        path.write_bytes(b"\x00 rubbish")
+    with pytest.raises(UserError, match="--force") as caught:
+        FeatureStore(folder)
+    assert path.name in str(caught.value)
+
+
+def test_no_store_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"preprocess\.py --method wavelet"):
+        FeatureStore(tmp_path / "processed_wavelet")

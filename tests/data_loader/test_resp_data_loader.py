@@ -1,0 +1,190 @@
+"""RespDataset and RespDataLoader: the batches that a model is trained on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.dataset import RespDataset, collate_resp
+from data_loader.extract import extract
+from data_loader.features import methods
+from data_loader.resp_data_loader import RespDataLoader
+from data_loader.store import FeatureStore, statistics
+from data_loader.tables import build_tables
+from utils.errors import UserError
+
+STFT = {"input_dir": "processed_stft"}
+
+
+def loader(data_dir, **options):
+    return RespDataLoader(**{"data_dir": str(data_dir), "batch_size": 8, "validation_split": 0.3} | options)
+
+
+def batches(data_loader, epoch=1):
+    data_loader.set_epoch(epoch)
+    return list(data_loader)
+
+
+def test_a_batch_equals_its_items_one_by_one(tiny_data):
+    dataset = RespDataset(tiny_data, 2, 2, "processed_stft")
+    batch = collate_resp(dataset.__getitems__([3, 0, 5]))
+    one_by_one = collate_resp([dataset[i] for i in (3, 0, 5)])
+    for together, alone in zip(batch[:3], one_by_one[:3], strict=True):
+        assert torch.equal(together, alone)
+    assert batch.data.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("task, level, n_classes", [(1, 1, 2), (1, 2, 7), (2, 1, 3), (2, 2, 5)])
+def test_each_task_has_its_classes_and_labels(tiny_data, task, level, n_classes):
+    dataset = RespDataset(tiny_data, task, level, "processed_stft")
+    assert len(dataset.classes) == n_classes
+    named = [dataset.classes[label] for label in dataset.labels]
+    assert named == list(dataset.table[f"label_{task}{level}"])
+
+
+def test_training_and_validation_share_no_patient(tiny_data):
+    for options in ({"task": 1, "level": 2}, {"task": 2, "level": 2}, {"validation_split": {"folds": 3, "fold": 2}}):
+        resp = loader(tiny_data, **STFT, **options)
+        patients = resp.dataset.patients
+        train = {patients[i] for batch in batches(resp) for i in batch.index}
+        valid = {patients[i] for batch in resp.split_validation() for i in batch.index}
+        assert train
+        assert valid
+        assert not train & valid
+
+
+def test_the_random_split_is_had_on_request_and_warns(tiny_data, caplog):
+    resp = loader(tiny_data, **STFT, split_by="random")
+    patients = resp.dataset.patients
+    assert set(patients[resp.train_indices]) & set(patients[resp.valid_indices])
+    assert "too good" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("options", [STFT, {"input_dir": None, "duration": 1.0}])
+def test_the_number_of_workers_changes_nothing(tiny_data, workers, options):
+    here = batches(loader(tiny_data, **options))
+    there = batches(loader(tiny_data, **options, num_workers=workers))
+    assert len(here) == len(there)
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.index, b.index)
+        assert torch.equal(a.data, b.data)
+
+
+def test_each_training_item_comes_once_an_epoch_in_a_new_order(tiny_data):
+    resp = loader(tiny_data, **STFT)
+    first, second = (torch.cat([batch.index for batch in batches(resp, epoch)]) for epoch in (1, 2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(resp.train_indices.tolist())
+    assert first.tolist() != second.tolist()
+
+
+def test_validation_keeps_the_order_and_is_not_balanced(tiny_data):
+    resp = loader(tiny_data, **STFT, balance="oversample")
+    index = torch.cat([batch.index for batch in resp.split_validation()])
+    assert index.tolist() == resp.valid_indices.tolist()
+
+
+def test_oversampling_is_chosen_by_name(tiny_data):
+    resp = loader(tiny_data, **STFT, balance="oversample")
+    counts = np.bincount(torch.cat([batch.target for batch in batches(resp)]))
+    assert counts[0] == counts[1]
+    with pytest.raises(UserError, match="choose from none, oversample, weights"):
+        loader(tiny_data, **STFT, balance="over")
+
+
+def test_the_filtered_table_has_no_poor_quality_but_the_same_classes(tiny_data):
+    resp = loader(tiny_data, **STFT, task=2, level=1, filtered=True)
+    assert resp.classes == ("Normal", "Poor Quality", "Adventitious")
+    assert 1 not in resp.dataset.labels
+
+
+def test_waveforms_are_cut_and_padded_with_their_lengths(tiny_data):
+    for batch in batches(loader(tiny_data, input_dir=None, duration=1.0)):
+        assert batch.data.shape[1] == 8000
+        for waveform, length in zip(batch.data, batch.lengths, strict=True):
+            assert length <= 8000
+            assert not waveform[length:].any()
+
+
+def test_without_duration_waveforms_are_padded_to_the_longest(tiny_data):
+    for batch in batches(loader(tiny_data, input_dir=None)):
+        assert batch.data.shape[1] == batch.lengths.max()
+
+
+def test_features_computed_in_the_step_equal_the_stored_ones(tiny_data):
+    stored = loader(tiny_data, **STFT, normalize=False)
+    fresh = loader(tiny_data, input_dir=None, frontend="stft", normalize=False)
+    a, b = (next(iter(resp.evaluation("valid"))) for resp in (stored, fresh))
+    inputs = [resp.frontend().eval()(batch.data, batch.lengths) for resp, batch in ((stored, a), (fresh, b))]
+    assert inputs[0].shape == (8, 1, 224, 224)
+    torch.testing.assert_close(*inputs, atol=0.5 / 255 + 1e-3, rtol=0)
+
+
+def test_waveforms_reach_a_model_without_a_front_end(tiny_data):
+    resp = loader(tiny_data, input_dir=None, duration=0.5)
+    batch = batches(resp)[0]
+    assert torch.equal(resp.frontend().eval()(batch.data, batch.lengths), batch.data)
+    assert resp.input_spec.shape == (4000,)
+
+
+def test_features_are_normalised_by_the_training_items(tiny_data):
+    resp = loader(tiny_data, **STFT)
+    store = FeatureStore(tiny_data / "processed_stft")
+    expected = statistics(store, resp.dataset.places[resp.train_indices])
+    assert (resp.input_spec.mean, resp.input_spec.std) == expected
+    values = torch.cat([resp.frontend().eval()(batch.data).flatten() for batch in batches(resp)])
+    assert abs(values.mean()) < 0.01
+    assert abs(values.std() - 1) < 0.01
+
+
+def test_augmentation_is_for_training_only(tiny_data):
+    resp = loader(tiny_data, **STFT, augment={"time_masks": 2, "time_width": 0.3})
+    frontend, batch = resp.frontend(), batches(resp)[0]
+    plain = frontend.eval()(batch.data)
+    assert torch.equal(plain, frontend.eval()(batch.data))
+    assert not torch.equal(plain, frontend.train()(batch.data))
+
+
+def test_splits_can_be_joined_and_an_unknown_one_is_said(tiny_data):
+    both = RespDataset(tiny_data, 2, 1, "processed_stft", ("inter", "intra"))
+    assert set(both.table["split"]) == {"inter", "intra"}
+    with pytest.raises(UserError, match="its splits: inter, intra, train"):
+        RespDataset(tiny_data, 2, 1, "processed_stft", ("extra",))
+
+
+def make_mel(data_dir, tasks, **options):
+    tables = build_tables(data_dir)
+    params = methods["mel"].checked({"duration": 0.5}, "mel")
+    chosen = {task: tables.of(task) for task in tasks}
+    extract(data_dir, methods["mel"], params, chosen, tables.digests, **options)
+
+
+def test_a_store_of_a_trial_is_used_with_a_warning(own_data, caplog):
+    make_mel(own_data, (2,), limit=12)
+    dataset = RespDataset(own_data, 2, 1, "processed_mel")
+    assert 0 < len(dataset) < 18
+    assert "--limit 12" in caplog.text
+
+
+def test_a_store_without_the_task_or_with_missing_items_is_an_error(own_data):
+    make_mel(own_data, (2,))
+    with pytest.raises(UserError, match="--tasks 1"):
+        RespDataset(own_data, 1, 1, "processed_mel")
+    table = own_data / "task2.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[-1].replace(lines[-1].split(".wav")[0], "9_9.0_0_p1_9", 1)]) + "\n")
+    with pytest.raises(UserError, match=r"lacks 1 of .*--force"):
+        RespDataset(own_data, 2, 1, "processed_mel")
+
+
+def test_the_fingerprint_changes_with_labels_and_audio(own_data):
+    before = RespDataset(own_data, 2, 1, "processed_stft").fingerprint()
+    assert RespDataset(own_data, 2, 1, "processed_stft").fingerprint() == before
+    meta = own_data / "processed_stft" / "meta.json"
+    content = json.loads(meta.read_text())
+    content["sources"]["2"] = "another"
+    meta.write_text(json.dumps(content))
+    assert RespDataset(own_data, 2, 1, "processed_stft").fingerprint() != before

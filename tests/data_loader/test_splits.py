@@ -1,0 +1,135 @@
+"""Training and validation never share a patient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_loader.classes import resp_classes
+from data_loader.splits import missing_classes, split_items
+from data_loader.tables import build_tables
+from utils.errors import UserError
+
+ITEMS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), min_size=20, max_size=200)
+
+
+def make(rows):
+    labels = [label for label, _ in rows]
+    patients = [f"patient{patient}" for _, patient in rows]
+    return labels, patients, [f"item{number:04d}" for number in range(len(rows))]
+
+
+def random_rows(n_patients=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        (int(rng.choice(4, p=[0.7, 0.1, 0.15, 0.05])), patient)
+        for patient in range(n_patients)
+        for _ in range(rng.integers(3, 25))
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ITEMS, st.sampled_from([0.2, 0.5, 7, {"folds": 2, "fold": 1}]), st.integers(0, 3))
+def test_no_patient_is_on_both_sides(rows, validation_split, seed):
+    labels, patients, names = make(rows)
+    if len(set(patients)) < 2:
+        return
+    split = split_items(labels, patients, names, validation_split, "patient", seed)
+    sides = [{patients[i] for i in rows} for rows in (split.train, split.valid)]
+    assert not sides[0] & sides[1]
+    assert sorted([*split.train, *split.valid]) == list(range(len(rows)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(ITEMS, st.integers(2, 5), st.integers(0, 3))
+def test_folds_share_out_all_items_once(rows, folds, seed):
+    labels, patients, names = make(rows)
+    if len(set(patients)) < folds:
+        return
+    parts = [
+        split_items(labels, patients, names, {"folds": folds, "fold": f}, "patient", seed).valid for f in range(folds)
+    ]
+    assert sorted(np.concatenate(parts)) == list(range(len(rows)))
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_rows():
+    rows = random_rows()
+    labels, patients, names = make(rows)
+    straight = split_items(labels, patients, names, 0.2)
+    order = np.random.default_rng(1).permutation(len(rows))
+    mixed = split_items(*([values[i] for i in order] for values in (labels, patients, names)), 0.2)
+    assert {names[i] for i in straight.valid} == {names[order[i]] for i in mixed.valid}
+
+
+@pytest.mark.parametrize("validation_split", [0.2, {"folds": 5, "fold": 3}])
+def test_every_class_is_shared_out_as_asked(validation_split):
+    labels, patients, names = make(random_rows())
+    split = split_items(labels, patients, names, validation_split)
+    counts = np.bincount(labels)
+    np.testing.assert_allclose(np.bincount(np.array(labels)[split.valid], minlength=4) / counts, 0.2, atol=0.06)
+
+
+def test_a_count_is_met_as_nearly_as_whole_patients_allow():
+    labels, patients, names = make(random_rows())
+    assert abs(len(split_items(labels, patients, names, 150).valid) - 150) <= 25
+    assert len(split_items(labels, patients, names, 150, "random").valid) == pytest.approx(150, abs=3)
+
+
+def test_a_random_split_puts_patients_on_both_sides():
+    labels, patients, names = make(random_rows())
+    split = split_items(labels, patients, names, 0.2, "random")
+    assert {patients[i] for i in split.train} & {patients[i] for i in split.valid}
+
+
+def test_the_seed_draws_another_split():
+    labels, patients, names = make(random_rows())
+    assert set(split_items(labels, patients, names, 0.2, seed=1).valid) != set(
+        split_items(labels, patients, names, 0.2, seed=2).valid
+    )
+
+
+def test_a_class_of_two_patients_comes_to_both_sides_and_a_class_of_one_is_named():
+    rows = random_rows() + [(4, 0)] * 6 + [(4, 1)] * 6 + [(5, 2)] * 3
+    labels, patients, names = make(rows)
+    split = split_items(labels, patients, names, 0.2)
+    assert {4} <= {labels[i] for i in split.train} & {labels[i] for i in split.valid}
+    sentences = missing_classes(labels, split, ["a", "b", "c", "d", "Stridor", "Rhonchi"])
+    assert len(sentences) == 1
+    assert "Rhonchi" in sentences[0]
+
+
+@pytest.mark.parametrize(
+    "validation_split, split_by, what",
+    [
+        (1.5, "patient", "leave items on both sides"),
+        (10_000, "patient", "leave items on both sides"),
+        ({"folds": 5}, "patient", "expected"),
+        ({"folds": 5, "fold": 5}, "patient", "fold 5 of 5"),
+        ({"folds": 500, "fold": 0}, "patient", "take fewer folds"),
+        (0.2, "patients", "choose from patient, random"),
+    ],
+)
+def test_an_impossible_split_is_said(validation_split, split_by, what):
+    labels, patients, names = make(random_rows())
+    with pytest.raises(UserError, match=what):
+        split_items(labels, patients, names, validation_split, split_by)
+
+
+def test_no_validation_keeps_all_items():
+    split = split_items([0, 1], ["a", "b"], ["x", "y"], 0)
+    assert (len(split.train), len(split.valid)) == (2, 0)
+
+
+@pytest.mark.real
+def test_folds_of_the_real_set_are_stratified_by_patient(real_data):
+    table = build_tables(real_data).of(1)
+    labels = table["label_12"].map(resp_classes(1, 2).index).to_numpy()
+    for fold in range(5):
+        split = split_items(labels, table["patient_id"], table["event_id"], {"folds": 5, "fold": fold})
+        valid = set(table["patient_id"].iloc[split.valid])
+        assert not valid & set(table["patient_id"].iloc[split.train])
+        shares = np.bincount(labels[split.valid], minlength=7) / np.bincount(labels)
+        common = [0, 2, 5]  # Normal, Wheeze, Fine Crackle: of many patients
+        np.testing.assert_allclose(shares[common], 0.2, atol=0.03)

@@ -1,0 +1,220 @@
+"""preprocess.py as a user calls it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import preprocess
+from utils.cli import run_script
+
+ROOT = Path(preprocess.__file__).parent
+
+
+@pytest.fixture
+def call(capsys):
+    """Run preprocess.py on a data folder: exit status, output, and standard error without the progress bars."""
+
+    def run(data_dir, *arguments):
+        status = run_script(preprocess.main, preprocess.parser(), ["--data-dir", str(data_dir), *arguments])
+        out, err = capsys.readouterr()
+        lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+        return status, out, lines
+
+    return run
+
+
+def put(data_dir, stem="1_1.0_0_p1_1", events=((0, 400, "Normal"), (400, 900, "Wheeze")), rate=8000, channels=1):
+    for folder in ("wav", "json"):
+        (data_dir / folder).mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(0).normal(0, 0.01, (rate, channels))
+    soundfile.write(data_dir / "wav" / f"{stem}.wav", samples, rate)
+    content = {"record_annotation": "CAS"}
+    content["event_annotation"] = [{"start": str(s), "end": str(e), "type": t} for s, e, t in events]
+    (data_dir / "json" / f"{stem}.json").write_text(json.dumps(content))
+    return data_dir / "wav" / f"{stem}.wav", data_dir / "json" / f"{stem}.json"
+
+
+def written(data_dir):
+    return sorted(path.name for path in data_dir.iterdir() if path.name not in ("wav", "json"))
+
+
+def test_tables_and_store_are_written_and_the_counts_printed(tmp_path, call):
+    put(tmp_path)
+    status, out, _ = call(tmp_path, "--method", "stft", "--workers", "1")
+    assert status == 0
+    assert "train: 1 recordings of 1 patients" in out
+    assert "Wheeze" in out
+    assert "3 items computed" in out
+    assert written(tmp_path) == ["processed_stft", "task1.csv", "task2.csv", "task2_filtered.csv"]
+    assert "is complete already" in call(tmp_path, "--method", "stft")[1]
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_no_data_and_an_empty_folder_name_the_two_ways_on(tmp_path, call, make):
+    folder = tmp_path / "data"
+    if make:
+        folder.mkdir()
+    status, _, err = call(folder, "--method", "stft")
+    assert status == 1
+    assert len(err) == 1
+    assert err[0].startswith(f"error: {folder}: ")
+    assert "--download" in err[0]
+    assert "--demo" in err[0]
+
+
+SPOILS = {
+    "annotation without audio": lambda wav, note: wav.unlink(),
+    "recording without annotation": lambda wav, note: note.unlink(),
+    "not a readable audio": lambda wav, note: wav.write_bytes(b"no audio"),
+    "cut short": lambda wav, note: wav.write_bytes(wav.read_bytes()[:5000]),
+    "holds no audio": lambda wav, note: soundfile.write(wav, np.zeros(0), 8000),
+    "not a readable JSON": lambda wav, note: note.write_text("{"),
+    "unknown label 'Cough'": lambda wav, note: note.write_text(note.read_text().replace("Wheeze", "Cough")),
+    "ends at 1900 ms": lambda wav, note: note.write_text(note.read_text().replace("900", "1900")),
+}
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(tmp_path, call, what):
+    put(tmp_path, "1_1.0_0_p1_2")
+    SPOILS[what](*put(tmp_path))
+    status, _, err = call(tmp_path, "--method", "stft")
+    assert status == 1
+    assert len(err) == 2
+    assert what in err[0]
+    assert "1_1.0_0_p1_1" in err[0]
+    assert "1 files cannot be used" in err[1]
+    assert "--skip-bad" in err[1]
+    assert written(tmp_path) == []
+
+
+def test_all_bad_files_are_listed_in_one_go_and_skip_bad_goes_on_without_them(tmp_path, call):
+    put(tmp_path, "1_1.0_0_p1_9")
+    for number, spoil in enumerate(SPOILS.values()):
+        spoil(*put(tmp_path, f"1_1.0_0_p1_{number}"))
+    status, _, err = call(tmp_path)
+    assert (status, len(err)) == (1, len(SPOILS) + 1)
+    status, out, err = call(tmp_path, "--skip-bad", "--method", "mel", "--workers", "1")
+    assert status == 0
+    assert f"{len(SPOILS)} files are left out" in err[-1]
+    assert "1 recordings" in out
+
+
+def test_stereo_and_other_rates_work(tmp_path, call):
+    put(tmp_path, "1_1.0_0_p1_1", channels=2)
+    put(tmp_path, "1_1.0_0_p1_2", rate=44100)
+    put(tmp_path, "1_1.0_0_p1_3")
+    status, out, _ = call(tmp_path, "--method", "stft", "--workers", "1")
+    assert status == 0
+    assert "9 items computed" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        (["--tasks", "3"], "choose from 1, 2 and 1,2"),
+        (["--method", "stft", "--weights", "x.pth"], "--weights"),
+        (["--method", "mel", "--mel-n-mels", "many"], "expected a whole number"),
+        (["--method", "mel", "--mel-fit", "stretch"], "stretch"),
+        (["--method", "ast", "--ast-frontend", "kald"], "did you mean kaldi"),
+        (["--method", "ast_wav2vec", "--weights", "missing.pth"], "missing.pth"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(tmp_path, call, arguments, what):
+    put(tmp_path)
+    status, _, err = call(tmp_path, *arguments)
+    assert (status, len(err)) == (1, 1)
+    assert what in err[0]
+    assert "processed_" not in str(written(tmp_path))
+
+
+def test_an_unknown_method_is_wrong_usage(tmp_path, call):
+    with pytest.raises(SystemExit) as caught:
+        call(tmp_path, "--method", "fft")
+    assert caught.value.code == 2
+
+
+def test_demo_makes_a_set_to_start_from(tmp_path, call, monkeypatch):
+    from data_loader import synthetic
+
+    monkeypatch.setattr(
+        synthetic, "write_synthetic", partial(synthetic.write_synthetic, patients=4, recordings_per_patient=2)
+    )
+    status, out, _ = call(tmp_path / "demo", "--demo")
+    assert status == 0
+    assert all(f"{split}: " in out for split in ("train", "inter", "intra"))
+
+
+def test_download_fetches_unpacks_and_goes_on(tmp_path, call, tiny_data):
+    served = tmp_path / "served"
+    (served / "SPRSound-main").mkdir(parents=True)
+    shutil.copytree(tiny_data / "BioCAS2022", served / "SPRSound-main" / "BioCAS2022")
+    shutil.make_archive(str(served / "main"), "zip", served, "SPRSound-main")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/main.zip"
+        status, out, _ = call(tmp_path / "data", "--download", "--url", url)
+        server.shutdown()
+    assert status == 0
+    assert "train: 18 recordings of 6 patients" in out
+
+
+def test_sigterm_ends_the_run_and_its_workers(tmp_path, tiny_data):
+    data_dir = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    command = [sys.executable, str(ROOT / "preprocess.py"), "--data-dir", str(data_dir), "--method", "ast_wav2vec"]
+    process = subprocess.Popen(
+        [*command, "--weights", "random", "--workers", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    # The tables are printed just before the features are begun.
+    while "intra" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not (data_dir / "processed_ast_wav2vec").exists()
+
+
+def test_help_names_every_method_and_parameter():
+    text = preprocess.parser().format_help()
+    for word in (
+        "--method",
+        "--workers",
+        "--limit",
+        "--force",
+        "--tasks",
+        "--skip-bad",
+        "--weights",
+        "--download",
+        "--demo",
+    ):
+        assert word in text
+    assert "--ast-frontend" in text
+    assert "--mel-n-mels" in text
+
+
+def test_a_line_break_in_a_name_does_not_break_the_line(tmp_path, call):
+    put(tmp_path)
+    (tmp_path / "wav" / "a\nb.wav").write_bytes(b"")
+    _, _, err = call(tmp_path)
+    assert len(err) == 2
