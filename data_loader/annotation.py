@@ -11,9 +11,11 @@ from pathlib import Path
 from data_loader.classes import EVENT_TYPES, RECORD_TYPES, canonical
 from utils.errors import UserError
 
-_AGE_TO_RECORDING = r"(?P<age>\d+(?:\.\d+)?)_(?P<gender>[01])_(?P<loc>p[1-8])_(?P<rec_id>\d+)$"
+_AGE_TO_RECORDING = r"(?P<age>\d+(?:\.\d+)?)_(?P<gender>[01])_(?P<loc>p[1-8])_(?P<rec_id>\d+)"
 _NAME = re.compile(r"(?P<patient>\d+)_" + _AGE_TO_RECORDING)
 _ANONYMOUS = re.compile("_" + _AGE_TO_RECORDING)
+# More than the longest recording: beyond it a time is a slip of the pen.
+_LONGEST_MS = 1e9
 _NAME_HINT = "expected patient_age_gender_location_recording, as in 65101170_0.4_0_p4_3248"
 
 
@@ -66,7 +68,7 @@ def parse_name(path: Path) -> RecordingName:
     >>> parse_name(Path("_5.3_0_p8_34877.wav")).patient_id
     'anonymous_5.3_0'
     """
-    match = _NAME.match(path.stem) or _ANONYMOUS.match(path.stem)
+    match = _NAME.fullmatch(path.stem) or _ANONYMOUS.fullmatch(path.stem)
     if not match:
         raise UserError(path, "the file name has another form than SPRSound's", _NAME_HINT)
     parts = match.groupdict()
@@ -85,12 +87,15 @@ def read_annotation(path: Path) -> Annotation:
             an event ends before it begins.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        # Some editors put a byte order mark in front of UTF-8.
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(path, f"is not a readable JSON file: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("event_annotation"), list):
         raise UserError(path, "has no list event_annotation")
-    record = content.get("record_annotation", content.get("recording_annotation"))
+    record = content.get("record_annotation")
+    if record is None:
+        record = content.get("recording_annotation")
     if record is not None:
         record = _label(path, record, RECORD_TYPES, "record")
     events = tuple(_event(path, number, item) for number, item in enumerate(content["event_annotation"], start=1))
@@ -111,7 +116,7 @@ def _milliseconds(path: Path, number: int, value: object) -> int:
         time = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         time = math.nan
-    if not math.isfinite(time) or time != int(time):
+    if not abs(time) < _LONGEST_MS or time != int(time):
         raise UserError(path, f"event {number} has the time {value!r}", "expected whole milliseconds")
     return int(time)
 

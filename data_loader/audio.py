@@ -12,6 +12,7 @@ import soundfile
 from utils.errors import UserError
 
 MAX_SECONDS = 3600.0
+_RIFF_FORMATS = ("WAV", "WAVEX")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
 
 
@@ -52,12 +53,15 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             frames, rate, channels = file.frames, file.samplerate, file.channels
-            sample_bytes = _SAMPLE_BYTES.get(file.subtype) if file.format == "WAV" else None
+            sample_bytes = _SAMPLE_BYTES.get(file.subtype) if file.format in _RIFF_FORMATS else None
             if sample_bytes and _declared_data_bytes(path) > frames * channels * sample_bytes:
                 raise UserError(path, "is cut short: its header promises more audio than there is", "fetch it again")
             if frames / rate > MAX_SECONDS:
                 raise UserError(path, f"is longer than an hour ({frames / rate:.0f} s)", "cut it into recordings")
             samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        # Its text without the path, which stands in front already.
+        raise UserError(path, f"is not a readable audio file: {error.error_string.rstrip('.')}") from error
     except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
         raise UserError(path, f"is not a readable audio file: {error}") from error
     if len(samples) == 0:

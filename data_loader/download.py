@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from data_loader.unpack import ArchiveError, unpack
+from logger.progress import progress_bar
 from utils.errors import UserError
 
 # The archive of a branch is packed anew when it is asked for: neither its size nor its checksum is known beforehand.
@@ -205,7 +204,7 @@ def _fetch(url: str, part: _Part, size: int | None, progress: bool) -> None:
 
 def _copy(response: http.client.HTTPResponse, part: _Part, offset: int, total: int | None, progress: bool) -> None:
     done = offset
-    bar = tqdm(
+    bar = progress_bar(
         total=total,
         initial=offset,
         unit="B",

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from data_loader.audio import cut_event, read_audio
 from data_loader.batching import similar_batches
 from data_loader.features import Feature, methods
 from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.store import INDEX_COLUMNS, StoreMeta, encode, read_meta, source_digest
+from logger.progress import progress_bar
 from utils.errors import UserError
 from utils.files import atomic_path, atomic_write_text, write_json
 from utils.versions import library_versions
@@ -222,7 +222,7 @@ def _index(task: int, table: pd.DataFrame) -> pd.DataFrame:
 
 def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: int) -> None:
     total = done + sum(len(job.items) for job in jobs)
-    with tqdm(total=total, initial=done, desc=recipe.method, unit="item", disable=not progress) as bar:
+    with progress_bar(total=total, initial=done, desc=recipe.method, unit="item", disable=not progress) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for job in jobs:
                 for count in _compute(job, recipe):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from data_loader.synthesis import RATE
 from data_loader.virtual_patients import LOCATIONS, PLANS, Patient, draw_patient, draw_recording, record_label
+from logger.progress import progress_bar
 from utils.errors import UserError
 
 RELEASE = "BioCAS2022"
@@ -78,7 +78,7 @@ def write_synthetic(
         if _existing(dest) == parameters:
             return len(jobs)
         shutil.rmtree(aside, ignore_errors=True)
-        for job in tqdm(jobs, desc="synthetic set", unit="rec", disable=not progress):
+        for job in progress_bar(jobs, desc="synthetic set", unit="rec", disable=not progress):
             _write_recording(aside / RELEASE, seed, job)
         # No moment at which a set lies there without its marker, or with the marker of another one: an interruption
         # leaves no set, and the next call makes it.

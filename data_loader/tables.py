@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from data_loader.annotation import parse_name, read_annotation
 from data_loader.audio import AudioInfo, check_audio
 from data_loader.classes import POOR_QUALITY, coarse, resp_classes
 from data_loader.layout import NO_DATA_HINT, SourcePair, find_pairs
+from logger.progress import progress_bar
 from utils.errors import UserError
 from utils.files import atomic_write_text
 
@@ -60,7 +60,8 @@ def build_tables(data_dir: Path, progress: bool = False) -> Tables:
     # libsndfile decodes outside the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
         checked = pool.map(_check_pair, pairs)
-        for pair, result in zip(pairs, tqdm(checked, "checking", len(pairs), disable=not progress), strict=True):
+        bar = progress_bar(checked, desc="check", unit="file", total=len(pairs), disable=not progress)
+        for pair, result in zip(pairs, bar, strict=True):
             try:
                 if isinstance(result, UserError):
                     raise result
