@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from utils.cli import make_parser, one_line, run_script
+from utils.arguments import describe
+from utils.cli import Stopped, make_parser, one_line, positive, run_script
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from data_loader.tables import Tables
 
 EPILOG = """examples:
   python preprocess.py --method stft                          features of events and recordings
@@ -24,13 +31,6 @@ task2.csv (recordings), task2_filtered.csv (without Poor Quality) and, with --me
 A store is complete or it is not there; an interrupted run goes on where it stopped."""
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.isdigit() or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def parser() -> ArgumentParser:
     """The command line; the parameters of the feature methods are read off their functions."""
     from data_loader.features import methods
@@ -42,22 +42,28 @@ def parser() -> ArgumentParser:
         "--workers", type=positive, default=os.cpu_count(), metavar="N", help="processes (default: cores)"
     )
     result.add_argument("--limit", type=positive, metavar="N", help="only N recordings and their events, for a trial")
-    result.add_argument("--force", action="store_true", help="make an existing store anew")
+    result.add_argument(
+        "--force", action="store_true", help="make an existing store anew, with the tasks of --tasks and no others"
+    )
     result.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be used")
     result.add_argument(
         "--weights", metavar="FILE", help='weights of wav2vec 2.0: a file, "hub" (default), or "random" for a trial'
     )
     result.add_argument("--compute-on", default="auto", metavar="DEVICE", help="cpu, cuda, or auto (default)")
     source = result.add_argument_group("where the data comes from")
-    source.add_argument("--download", action="store_true", help="fetch SPRSound into the data folder first")
+    either = source.add_mutually_exclusive_group()
+    either.add_argument("--download", action="store_true", help="fetch SPRSound into the data folder first")
+    either.add_argument("--demo", action="store_true", help="make the synthetic data set in the data folder first")
     source.add_argument("--url", help="the archive to download (default: the official repository's)")
-    source.add_argument("--sha256", help="its checksum, if known")
-    source.add_argument("--demo", action="store_true", help="make the synthetic data set in the data folder first")
+    source.add_argument("--sha256", metavar="SUM", help="its checksum, if known")
     for feature in methods.values():
         group = result.add_argument_group(f"parameters of {feature.name}") if _flags(feature) else None
         for name, default in _flags(feature).items():
             flag = f"--{feature.name}-{name}".replace("_", "-")
-            group.add_argument(flag, dest=f"{feature.name}.{name}", metavar="VALUE", help=f"(default: {default})")
+            meaning = describe(hints[name]) if (hints := get_type_hints(feature.compute)).get(name) else "a value"
+            shown = "null" if default is None else default
+            dest = f"{feature.name}.{name}"
+            group.add_argument(flag, dest=dest, metavar="VALUE", help=f"{meaning} (default: {shown})")
     return result
 
 
@@ -67,9 +73,6 @@ def _flags(feature: Any) -> dict[str, Any]:
 
 def main(args: Namespace) -> None:
     """Get the data, write the tables, compute the features."""
-    import torch
-
-    from data_loader.extract import extract
     from data_loader.features import methods
     from data_loader.tables import build_tables, summary, write_tables
     from logger.log import setup_logging
@@ -77,37 +80,109 @@ def main(args: Namespace) -> None:
     setup_logging(None)
     data_dir = Path(args.data_dir or "data/SPRSound/")
     tasks = parse_tasks(args.tasks)
+    check_flags(args, methods)
     params = feature_params(args, methods[args.method]) if args.method else {}
+    device = compute_device(args.compute_on)
     get_data(args, data_dir)
 
     tables = build_tables(data_dir, progress=True)
     report_bad(tables.bad, data_dir, args.skip_bad)
-    write_tables(tables, data_dir)
-    print(summary(tables))
-    if not args.method:
-        return
-    device = args.compute_on
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder, computed = extract(
-        data_dir,
-        methods[args.method],
-        params,
-        {task: tables.of(task) for task in tasks},
-        tables.digests,
-        workers=1 if device != "cpu" else args.workers,
-        device=device,
-        limit=args.limit,
-        force=args.force,
-        progress=True,
-    )
+    if tables.task2.empty:
+        raise UserError(data_dir, "no recording is left, there is nothing to go on with", "mend the files named above")
+    with one_error_for_a_full_disk(data_dir):
+        write_tables(tables, data_dir)
+    print(summary(tables), flush=True)
+    if args.method:
+        with one_error_for_a_full_disk(data_dir):
+            compute(args, data_dir, tables, tasks, params, device)
+
+
+def compute(
+    args: Namespace, data_dir: Path, tables: Tables, tasks: list[int], params: dict[str, Any], device: str
+) -> None:
+    """Write the feature store, and say what was done."""
+    from data_loader.extract import extract, stored_tasks
+    from data_loader.features import methods
+
+    if not args.force:
+        # What the store holds already is compared with the data too.
+        tasks = sorted({*tasks, *stored_tasks(data_dir / f"processed_{args.method}")})
+    try:
+        folder, computed = extract(
+            data_dir,
+            methods[args.method],
+            params,
+            {task: tables.of(task) for task in tasks},
+            tables.digests,
+            workers=1 if device != "cpu" else args.workers,
+            device=device,
+            limit=args.limit,
+            force=args.force,
+            progress=True,
+        )
+    except (KeyboardInterrupt, Stopped):
+        print("stopped: the same command goes on with what is missing", file=sys.stderr)
+        raise
     print(f"{folder}: {computed:,} items computed" if computed else f"{folder}: is complete already")
+
+
+@contextlib.contextmanager
+def one_error_for_a_full_disk(data_dir: Path) -> Iterator[None]:
+    """Turn what the file system refuses into the error that a user sees."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}"
+        raise UserError(
+            error.filename or data_dir, what, "the data folder must be writable, with free space"
+        ) from error
+
+
+def check_flags(args: Namespace, methods: Mapping[str, Any]) -> None:
+    """Refuse flags that would have no effect.
+
+    Raises:
+        UserError: there is one; names the flag that it needs.
+    """
+    for name, value in vars(args).items():
+        method = name.partition(".")[0]
+        if value is not None and "." in name and method != args.method:
+            raise UserError(_flag(name), f"is for the method {method}", f"give --method {method}, or leave it out")
+    needs = {"weights": "method", "limit": "method", "force": "method", "url": "download", "sha256": "download"}
+    for name, needed in needs.items():
+        if getattr(args, name) and not getattr(args, needed):
+            raise UserError(f"--{name}", "has no effect here", f"it goes with --{needed}")
+
+
+def _flag(name: str) -> str:
+    """``"mel.n_mels"`` as ``"--mel-n-mels"``."""
+    return "--" + name.replace(".", "-").replace("_", "-")
+
+
+def compute_device(name: str) -> str:
+    """The device that ``--compute-on`` means.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return name
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if not match:
+        raise UserError("--compute-on", f"is {name!r}", "choose from auto, cpu, cuda and cuda:N")
+    if int(match[1] or 0) >= torch.cuda.device_count():
+        raise UserError("--compute-on", f"there is no {name} here", "take cpu, or a torch build for your GPU")
+    return name
 
 
 def parse_tasks(text: str) -> list[int]:
     """``"1,2"`` as numbers."""
-    tasks = sorted(set(text.split(",")))
-    if not tasks or not set(tasks) <= {"1", "2"}:
+    tasks = sorted({part.strip() for part in text.split(",")})
+    if not set(tasks) <= {"1", "2"}:
         raise UserError("--tasks", f"is {text!r}", "choose from 1, 2 and 1,2")
     return [int(task) for task in tasks]
 
@@ -123,7 +198,10 @@ def feature_params(args: Namespace, feature: Any) -> dict[str, Any]:
         if "weights" not in feature.defaults:
             raise UserError("--weights", f"is not for the method {feature.name}", "leave it out")
         given["weights"] = args.weights
-    return feature.checked(given, f"--{feature.name}")
+    try:
+        return feature.checked(given, feature.name)
+    except UserError as error:
+        raise UserError(_flag(error.subject), error.what, error.hint) from error
 
 
 def get_data(args: Namespace, data_dir: Path) -> None:
@@ -144,14 +222,13 @@ def report_bad(bad: list[UserError], data_dir: Path, skip: bool) -> None:
     Raises:
         UserError: there are some, and they are not to be skipped.
     """
+    files = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
     for error in bad:
         print(f"bad: {one_line(str(error))}", file=sys.stderr)
     if bad and not skip:
-        raise UserError(
-            data_dir, f"{len(bad)} files cannot be used, see above", "mend them, or --skip-bad leaves them out"
-        )
+        raise UserError(data_dir, f"{files} cannot be used, see above", "mend them, or --skip-bad leaves them out")
     if bad:
-        print(f"{len(bad)} files are left out", file=sys.stderr)
+        print(f"left out: {files}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from utils.cli import add_device_option, choose_visible_devices, make_parser, run_script
+from utils.cli import add_device_option, choose_visible_devices, make_parser, n_devices, positive, run_script
 from utils.errors import UserError
 
 EPILOG = """examples:
@@ -32,7 +32,7 @@ def parser() -> ArgumentParser:
     result.add_argument("--out-dir", metavar="DIR", help="where the report goes (default: next to the checkpoint)")
     result.add_argument("--wav", metavar="DIR", help="predict all WAV and FLAC files below DIR; needs no annotations")
     result.add_argument("--out", metavar="FILE", help="where the predictions of --wav go (JSON)")
-    result.add_argument("--bs", type=int, metavar="N", help="batch size (default: that of the training)")
+    result.add_argument("--bs", type=positive, metavar="N", help="batch size (default: that of the training)")
     add_device_option(result)
     return result
 
@@ -40,7 +40,9 @@ def parser() -> ArgumentParser:
 def main(args: Namespace) -> None:
     """Load the checkpoint; evaluate a split or predict a folder."""
     if bool(args.wav) != bool(args.out):
-        raise UserError("--wav", "goes with --out FILE", "name both")
+        parser().error("--wav DIR and --out FILE go together")
+    if args.wav and (args.split or args.out_dir):
+        parser().error("--split and --out-dir are for a test, --wav and --out for a prediction")
     choose_visible_devices(args.device)
     from logger.log import setup_logging
     from trainer.evaluation import evaluate, load_trained, predict_folder, write_predictions
@@ -49,7 +51,7 @@ def main(args: Namespace) -> None:
     setup_logging(None)
     changes = {"data_dir": args.data_dir, "batch_size": args.bs}
     changes = {key: value for key, value in changes.items() if value is not None}
-    trained = load_trained(Path(args.resume), choose_device(None), changes)
+    trained = load_trained(Path(args.resume), choose_device(n_devices(args.device)), changes)
     if args.wav:
         predictions = predict_folder(trained, Path(args.wav), args.bs or 32)
         write_predictions(predictions, Path(args.out))
@@ -57,7 +59,10 @@ def main(args: Namespace) -> None:
         return
     report = evaluate(trained, args.split)
     out_dir = Path(args.out_dir) if args.out_dir else trained.path.parent / report.metrics["split"]
-    report.save(out_dir)
+    try:
+        report.save(out_dir)
+    except OSError as error:
+        raise UserError(out_dir, f"cannot be written: {error.strerror}", "name another --out-dir") from error
     print(f"{report.table()}\n\n{out_dir}: metrics.json, predictions.csv, confusion_matrix.png")
 
 

@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from utils.cli import add_device_option, choose_visible_devices, make_parser, run_script
+from utils.cli import add_device_option, choose_visible_devices, make_parser, n_devices, positive, run_script
 
 EPILOG = """examples:
   python train.py -c configs/task2_1_ast.json
@@ -29,7 +29,7 @@ def parser() -> ArgumentParser:
     )
     add_device_option(result)
     result.add_argument("--lr", type=float, help="learning rate (optimizer.args.lr)")
-    result.add_argument("--bs", type=int, help="batch size (data_loader.args.batch_size)")
+    result.add_argument("--bs", type=positive, help="batch size (data_loader.args.batch_size)")
     result.add_argument(
         "--run_id", "--run-id", metavar="NAME", help="name of the run's folders (default: date and time)"
     )
@@ -58,19 +58,21 @@ def main(args: Namespace) -> None:
     saved = load_checkpoint(Path(args.resume))["config"] if args.resume else None
     config = ConfigParser.from_args(args, saved)
     check_config(config)
-    device = choose_device(config.get("n_gpu"))
+    device = choose_device(config.get("n_gpu") if args.device is None else n_devices(args.device))
     make_deterministic(config.get("trainer.deterministic", False))
     torch.manual_seed(config.seed)
     with process_group(device):
         config.make_run_folders()
-        if rank() == 0:
+        try:
+            first = rank() == 0
+            setup_logging(config.save_dir if first else None, config.get("trainer.verbosity", 2) if first else 0)
+            trainer = make_trainer(config, device)
+        except BaseException:
+            config.discard_run_folders()
+            raise
+        if first:
             announce_run(config)
-        setup_logging(
-            config.save_dir if rank() == 0 else None, config.get("trainer.verbosity", 2) if rank() == 0 else 0
-        )
-        trainer = make_trainer(config, device)
-        best = trainer.train()
-        trainer.finish(best)
+        trainer.finish(trainer.train())
 
 
 if __name__ == "__main__":

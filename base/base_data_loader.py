@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,23 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import default_collate
 
 from base.sampler import EpochSampler
+from utils.errors import UserError
 
 
-class BaseDataLoader(DataLoader):
+class OrderedLoader(DataLoader):
+    """A DataLoader that raises a `UserError` which its data set gave in place of a batch.
+
+    Raised in a worker process, the error would reach this one as the text of a traceback.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class BaseDataLoader(OrderedLoader):
     """A DataLoader over the training side of a data set; `split_validation` gives the other side.
 
     Args:
@@ -55,9 +69,18 @@ class BaseDataLoader(DataLoader):
     def split_indices(
         self, dataset: Dataset, validation_split: float | int | dict[str, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Item numbers of training and validation: here a random split by fraction or count."""
+        """Item numbers of training and validation: here a random split by fraction or count.
+
+        Raises:
+            UserError: it is neither, or leaves no item for training.
+        """
         n_items = len(dataset)
+        where = "data_loader.args.validation_split"
+        if isinstance(validation_split, dict):
+            raise UserError(where, "folds are not for this data loader", "give a fraction or a count")
         n_valid = validation_split if isinstance(validation_split, int) else int(n_items * validation_split)
+        if not 0 <= n_valid < n_items:
+            raise UserError(where, f"is {validation_split} for {n_items} items", "leave items on both sides")
         order = np.random.default_rng(self.seed).permutation(n_items)
         return np.sort(order[n_valid:]), np.sort(order[:n_valid])
 
@@ -81,4 +104,4 @@ class BaseDataLoader(DataLoader):
     def ordered(self, indices: np.ndarray) -> DataLoader:
         """A loader of the given items in the given order."""
         sampler = EpochSampler(indices, False, rank=self.rank, world_size=self.world_size)
-        return DataLoader(self.dataset, sampler=sampler, **self._common)
+        return OrderedLoader(self.dataset, sampler=sampler, **self._common)

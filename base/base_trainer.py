@@ -6,17 +6,19 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from logger.log import get_logger
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_weights, pack_checkpoint, save_checkpoint
 from utils.cli import Stopped
 from utils.config import ConfigParser
 from utils.device import plain_module
@@ -65,6 +67,10 @@ class BaseTrainer(ABC):
         self.not_improved_count = 0
         self.history: list[dict[str, float]] = []
         self._signal: int | None = None
+        self._pid = os.getpid()
+        self._saved: Path | None = config.resume
+        # The last whole epoch and its checkpoint, packed, where `save_period` has not put it on the disk.
+        self._unsaved: tuple[int, bytes] | None = None
 
     @abstractmethod
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -81,15 +87,18 @@ class BaseTrainer(ABC):
     def train(self) -> dict[str, float]:
         """Run all epochs that are left.
 
-        SIGINT and SIGTERM end the run after the epoch that is under way was given up and the last whole one saved; a
-        second signal ends it at once.
+        SIGINT and SIGTERM give up the epoch that is under way; a second signal ends the process at once. Whatever
+        ends the run early, the last whole epoch is saved first.
 
         Returns:
             The figures of the best epoch, or of the last one where nothing is monitored.
 
         Raises:
             Stopped: a signal came.
+            UserError: the GPU's memory is too small, a file cannot be written.
         """
+        if self.start_epoch > self.epochs:
+            logger.warning("all %d epochs are done: nothing is left to train", self.epochs)
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             for epoch in range(self.start_epoch, self.epochs + 1):
@@ -97,6 +106,16 @@ class BaseTrainer(ABC):
                     logger.info("no improvement for %d epochs: stopped", self.not_improved_count)
                     break
                 self._one_epoch(epoch)
+        except BaseException as error:
+            self._save_unsaved()
+            if self._signal is not None:
+                # With several processes, one that the signal ended may be an error in another.
+                self._say_how_to_go_on()
+                raise Stopped(self._signal) from error
+            if isinstance(error, torch.OutOfMemoryError):
+                hint = "take a smaller one (--bs), and set trainer.accumulate to make up for it"
+                raise UserError("data_loader.args.batch_size", "is too large for the GPU's memory", hint) from error
+            raise
         finally:
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
@@ -104,6 +123,8 @@ class BaseTrainer(ABC):
 
     def _one_epoch(self, epoch: int) -> None:
         figures = {"epoch": epoch, **self._train_epoch(epoch)}
+        if diverged := [name for name in ("loss", "val_loss") if not math.isfinite(figures.get(name, 0))]:
+            logger.warning("%s is not finite: the training diverges; a lower learning rate helps", diverged[0])
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         self.history.append(figures)
         for name, value in figures.items():
@@ -116,6 +137,8 @@ class BaseTrainer(ABC):
         stops = epoch == self.epochs or self.not_improved_count >= self.early_stop
         if epoch % self.save_period == 0 or stops:
             self._save_checkpoint(epoch)
+        elif rank() == 0:
+            self._unsaved = epoch, pack_checkpoint(self._state(epoch))
 
     def _improved(self, figures: Mapping[str, float]) -> bool:
         """Whether the monitored figure is the best so far; counts the epochs since it was."""
@@ -140,24 +163,32 @@ class BaseTrainer(ABC):
         return seen[0] if seen else self.history[-1]
 
     def _on_signal(self, signum: int, frame: Any) -> None:
+        if os.getpid() != self._pid:
+            # A worker process of a loader, which inherits this: Ctrl-C is for the trainer, and SIGTERM ends it.
+            if signum == signal.SIGTERM:
+                os._exit(128 + signum)
+            return
         if self._signal is not None:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         self._signal = signum
-        logger.warning("%s: stopping; once more stops at once", signal.Signals(signum).name)
+        # Not by the logger: the signal may have come in the midst of its writing.
+        os.write(2, f"\n{signal.Signals(signum).name}: stopping; once more stops at once\n".encode())
 
     def _stop_if_asked(self) -> None:
         """To be called between steps: ends the run on a signal, with the last whole epoch saved."""
         if self._signal is not None:
-            logger.info("stopped; go on with: python train.py -r %s", self._newest() or "(no checkpoint yet)")
             raise Stopped(self._signal)
+
+    def _say_how_to_go_on(self) -> None:
+        if self._saved:
+            logger.info("stopped; go on with: python train.py -r %s", self._saved)
+        else:
+            logger.info("stopped before the end of the first epoch: there is nothing to go on from")
 
     # Checkpoints
 
     def _state(self, epoch: int) -> dict[str, Any]:
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "arch": type(plain_module(self.model)).__name__,
             "epoch": epoch,
@@ -165,35 +196,45 @@ class BaseTrainer(ABC):
             "optimizer": self.optimizer.state_dict(),
             "monitor": {"best": self.mnt_best, "not_improved_count": self.not_improved_count},
             "history": self.history,
-            "random": random,
             "config": self.config.to_dict(),
             **self._extra_state(),
         }
 
     def _save_checkpoint(self, epoch: int, save_best: bool = False) -> None:
-        """Write ``checkpoint-epochN.pth``, or ``model_best.pth`` and the link ``<save_dir>/model_best.pth`` to it."""
+        """Write ``checkpoint-epochN.pth``, or ``model_best.pth`` and ``<save_dir>/model_best.pth``, the same."""
         if rank() != 0:
             return
-        folder = self.config.save_dir
         if save_best:
-            path = folder / "model_best.pth"
+            path = self.config.save_dir / "model_best.pth"
             save_checkpoint(path, self._state(epoch))
-            _publish(path, self.config.save_root)
+            publish(path, self.config.save_root)
             logger.info("saved the best so far: %s", path)
-            return
+        else:
+            self._write_checkpoint(epoch, self._state(epoch))
+
+    def _write_checkpoint(self, epoch: int, checkpoint: Mapping[str, Any] | bytes) -> None:
+        folder = self.config.save_dir
         path = folder / f"checkpoint-epoch{epoch}.pth"
-        save_checkpoint(path, self._state(epoch))
+        save_checkpoint(path, checkpoint)
         logger.debug("saved %s", path)
+        self._saved, self._unsaved = path, None
         if self.keep_last:
-            for old in _checkpoints(folder)[: -self.keep_last]:
+            # Later ones, of a run that went on from an earlier epoch, are left alone until it comes to them.
+            earlier = [old for number, old in _checkpoints(folder) if number <= epoch]
+            for old in earlier[: -self.keep_last]:
                 old.unlink()
         if self.mnt_metric is None:
             # With nothing to compare, the newest is the one to test.
-            _publish(path, self.config.save_root)
+            publish(path, self.config.save_root)
 
-    def _newest(self) -> Path | None:
-        found = _checkpoints(self.config.save_dir)
-        return found[-1] if found else None
+    def _save_unsaved(self) -> None:
+        if self._unsaved:
+            self._write_checkpoint(*self._unsaved)
+
+    def to_test(self) -> Path | None:
+        """The checkpoint to test: the best one, or the newest; None where the run has saved none."""
+        best = self.config.save_dir / "model_best.pth"
+        return best if best.is_file() else self._saved
 
     def _resume_checkpoint(self, path: Path) -> None:
         """Take everything from a checkpoint and go on after its epoch.
@@ -204,8 +245,10 @@ class BaseTrainer(ABC):
         checkpoint = load_checkpoint(path)
         load_weights(plain_module(self.model), checkpoint["state_dict"], path)
         saved = checkpoint["config"]
-        if saved["optimizer"]["type"] != self.config["optimizer"]["type"]:
-            raise UserError(path, "was trained with another optimizer", f"its was {saved['optimizer']['type']}")
+        for key in ("optimizer", "lr_scheduler"):
+            if saved.get(key) != self.config.get(key):
+                what = f"differs from that of {path}, which is {json.dumps(saved.get(key))}"
+                raise UserError(key, what, "a resumed run keeps it; start a new run to change it")
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         except ValueError as error:
@@ -218,34 +261,54 @@ class BaseTrainer(ABC):
         else:
             logger.warning("the monitor changed: the best so far is forgotten")
         self._load_extra_state(checkpoint)
-        torch.set_rng_state(checkpoint["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in checkpoint["random"]:
-            torch.cuda.set_rng_state(checkpoint["random"]["cuda"], self.device)
         logger.info("resumed from %s; next is epoch %d", path, self.start_epoch)
 
     def _write_history(self) -> None:
         if rank() == 0:
             lines = "".join(json.dumps(figures) + "\n" for figures in self.history)
-            atomic_write_text(self.config.save_dir / "metrics.jsonl", lines)
+            _write(self.config.save_dir / "metrics.jsonl", lines)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run by epoch, the newest last."""
+def epoch_seed(*numbers: int) -> int:
+    """A seed for ``torch.manual_seed`` that depends on all numbers, in their order."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run with their epochs, the newest last."""
     found = [
         (re.fullmatch(r"checkpoint-epoch(\d+)\.pth", path.name), path) for path in folder.glob("checkpoint-*.pth")
     ]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def announce_run(config: ConfigParser) -> None:
     """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on."""
-    atomic_write_text(config.save_root / "newest_run.txt", f"{config.save_dir}\n")
+    _write(config.save_root / "newest_run.txt", f"{config.save_dir}\n")
+    best = config.save_dir / "model_best.pth"
+    if best.is_file():
+        # A run that goes on has one already.
+        publish(best, config.save_root)
 
 
-def _publish(path: Path, save_root: Path) -> None:
-    """Put a checkpoint at ``<save_root>/model_best.pth`` if its run is the newest."""
+def publish(path: Path, save_root: Path) -> None:
+    """Have ``<save_root>/model_best.pth`` be this checkpoint, if its run is the newest."""
     newest = save_root / "newest_run.txt"
     if newest.is_file() and newest.read_text(encoding="utf-8").strip() != str(path.parent):
         return
-    with atomic_path(save_root / "model_best.pth") as aside:
-        aside.write_bytes(path.read_bytes())
+    try:
+        with atomic_path(save_root / "model_best.pth") as aside:
+            try:
+                os.link(path, aside)
+            except OSError:
+                # A file system without hard links.
+                shutil.copyfile(path, aside)
+    except OSError as error:
+        raise UserError(save_root / "model_best.pth", f"cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        atomic_write_text(path, text)
+    except OSError as error:
+        raise UserError(path, f"cannot be written: {error.strerror}", "free some space") from error

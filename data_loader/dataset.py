@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from data_loader.audio import cut_event, read_audio
 from data_loader.classes import resp_classes
-from data_loader.store import FeatureStore
+from data_loader.store import FeatureStore, preprocess_command
 from data_loader.tables import read_table
 from logger.log import get_logger
 from utils.errors import UserError
@@ -74,10 +74,10 @@ class RespDataset(Dataset):
         self.duration, self.rate = duration, rate
         table = read_table(self.data_dir, task, filtered)
         present = sorted(set(table["split"]))
-        table = table[table["split"].isin(splits)].reset_index(drop=True)
-        if not len(table):
+        if absent := [split for split in splits if split not in present]:
             has = ", ".join(present) or "none"
-            raise UserError(self.data_dir, f"has no items of split {' or '.join(splits)}", f"its splits: {has}")
+            raise UserError(self.data_dir, f"has no items of split {absent[0]} for task {task}", f"its splits: {has}")
+        table = table[table["split"].isin(splits)].reset_index(drop=True)
         self.store = FeatureStore(self.data_dir / input_dir) if input_dir is not None else None
         if self.store:
             table, self.places = self._stored(table)
@@ -93,7 +93,7 @@ class RespDataset(Dataset):
         if not absent.any():
             return table, places
         folder, meta = self.store.folder, self.store.meta
-        remedy = f"run: python preprocess.py --method {meta.method}"
+        remedy = f"run: {preprocess_command(folder)}"
         if str(self.task) not in meta.items:
             raise UserError(folder, f"holds no features for task {self.task}", f"{remedy} --tasks {self.task}")
         if meta.limit is None or absent.all():
@@ -118,10 +118,16 @@ class RespDataset(Dataset):
             data = self._waveform(index)
         return data, int(self.labels[index]), index
 
-    def __getitems__(self, indices: list[int]) -> Batch | list[tuple[Tensor, int, int]]:
-        """A whole batch at once: one gather from the store. DataLoader calls this where it exists."""
+    def __getitems__(self, indices: list[int]) -> Batch | list[tuple[Tensor, int, int]] | UserError:
+        """A whole batch at once: one gather from the store. DataLoader calls this where it exists.
+
+        An error is returned, for `BaseDataLoader` to raise: DataLoader would rebuild it from its traceback's text.
+        """
         if not self.store:
-            return [self[index] for index in indices]
+            try:
+                return [self[index] for index in indices]
+            except UserError as error:
+                return error
         data = torch.from_numpy(self.store.gather(self.places[indices]))
         return Batch(data, torch.from_numpy(self.labels[indices]), torch.tensor(indices))
 
@@ -149,13 +155,15 @@ def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | Non
     return waveform[: round(duration * new_rate)] if duration else waveform
 
 
-def collate_resp(samples: Batch | list[tuple[Tensor, int, int]], samples_at_least: int = 0) -> Batch:
+def collate_resp(
+    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0
+) -> Batch | UserError:
     """The collate_fn of RespDataLoader.
 
-    A batch that the store gathered is passed on. Waveforms of different lengths are padded with zeros to the longest,
-    or to `samples_at_least` samples.
+    A batch that the store gathered is passed on, as is an error. Waveforms of different lengths are padded with zeros
+    to the longest, or to `samples_at_least` samples.
     """
-    if isinstance(samples, Batch):
+    if isinstance(samples, (Batch, UserError)):
         return samples
     inputs, targets, indices = zip(*samples, strict=True)
     target, index = torch.tensor(targets), torch.tensor(indices)

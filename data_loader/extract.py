@@ -7,6 +7,7 @@ complete or it is not there, and an interrupted run goes on with the shards that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -15,8 +16,9 @@ import queue
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from utils.files import atomic_path, atomic_write_text, write_json
 from utils.versions import library_versions
 
 SHARD_ITEMS = 512
+# Waveforms in memory at a time: 256 MB. A shard of SPRSound's recordings is less than that.
+MOST_SAMPLES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def extract(
         tables: for each task, its table (see `tables.py`).
         digests: see `Tables.digests`.
         workers: processes that compute; with 1 this process does.
-        limit: take only this many recordings, evenly spread over the table, and their events.
+        limit: take only this many recordings, evenly spread over all of them, and their events.
         force: make an existing store anew.
 
     Returns:
@@ -90,8 +94,13 @@ def extract(
     """
     folder = data_dir / f"processed_{feature.name}"
     partial = folder.with_name(folder.name + ".partial")
-    tables = {task: _limited(table, limit) for task, table in sorted(tables.items())}
-    shape = list(feature(torch.zeros(16000), 16000, **params).shape)
+    limit = limit if limit is not None and limit < len(digests) else None
+    tables = {task: _limited(table, digests, limit) for task, table in sorted(tables.items())}
+    if not any(map(len, tables.values())):
+        which = " and ".join(str(task) for task in tables)
+        raise UserError(data_dir, f"holds no items of task {which} to compute features for", "see the counts above")
+    rate = _a_rate(data_dir, tables)
+    shape = list(feature(torch.zeros(rate), rate, **params).shape)
     plan = StoreMeta(
         method=feature.name,
         params=params,
@@ -107,6 +116,8 @@ def extract(
     _finish_swap(folder)
     existing = None
     if folder.exists() and not force:
+        if not (folder / "meta.json").is_file():
+            raise UserError(folder, "is no feature store: it lacks meta.json", "--force makes it anew")
         existing = read_meta(folder)
         _refuse_other_origin(folder, existing, plan)
         if set(plan.items) <= set(existing.items):
@@ -119,7 +130,13 @@ def extract(
     jobs = [job for task, table in tables.items() for job in _jobs(task, table)]
     open_jobs = [job for job in jobs if not (partial / job.name).exists()]
     recipe = Recipe(data_dir, partial, feature.name, params, device)
-    _run(open_jobs, recipe, workers, progress, done=sum(len(j.items) for j in jobs if j not in open_jobs))
+    try:
+        _run(open_jobs, recipe, workers, progress, done=sum(len(job.items) for job in jobs if job not in open_jobs))
+    except BaseException:
+        # Finished shards are kept to go on with; where there are none, neither is the folder.
+        if not any(partial.glob("*.npy")):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
     index = pd.concat([_index(task, table) for task, table in tables.items()])
     if existing:
@@ -135,10 +152,21 @@ def extract(
     return folder, sum(len(job.items) for job in open_jobs)
 
 
-def _limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    paths = sorted(set(table["path"]))
-    if limit is None or limit >= len(paths):
+def stored_tasks(folder: Path) -> set[int]:
+    """The tasks that a store holds; none where there is no store."""
+    return {int(task) for task in read_meta(folder).items} if (folder / "meta.json").is_file() else set()
+
+
+def _a_rate(data_dir: Path, tables: dict[int, pd.DataFrame]) -> int:
+    """The rate of one of the recordings: a method's shape may depend on it."""
+    path = next(table["path"].iloc[0] for table in tables.values() if len(table))
+    return read_audio(data_dir / path)[1]
+
+
+def _limited(table: pd.DataFrame, digests: Collection[str], limit: int | None) -> pd.DataFrame:
+    if limit is None:
         return table
+    paths = sorted(digests)
     chosen = {paths[i] for i in np.linspace(0, len(paths) - 1, limit).astype(int)}
     return table[table["path"].isin(chosen)]
 
@@ -157,7 +185,8 @@ def _refuse_other_origin(folder: Path, existing: StoreMeta, plan: StoreMeta) -> 
         raise UserError(folder, "was made with another version of the method or other weights", remedy)
     for task, source in plan.sources.items():
         if existing.limit != plan.limit:
-            raise UserError(folder, f"was made with --limit {existing.limit}, now {plan.limit}", remedy)
+            limits = [f"--limit {limit}" if limit else "no --limit" for limit in (existing.limit, plan.limit)]
+            raise UserError(folder, f"was made with {limits[0]}, now there is {limits[1]}", remedy)
         if existing.sources.get(task, source) != source:
             raise UserError(folder, f"was made from other recordings or annotations of task {task}", remedy)
 
@@ -171,6 +200,9 @@ def _prepare(partial: Path, plan: StoreMeta) -> None:
         except (OSError, ValueError):
             same = False
         if same:
+            # A worker that was killed could not take away what it was writing.
+            for unfinished in partial.glob(".*.tmp"):
+                unfinished.unlink()
             return
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
@@ -183,7 +215,7 @@ def _swap(partial: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _finish_swap(folder: Path) -> None:
@@ -191,7 +223,14 @@ def _finish_swap(folder: Path) -> None:
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        # A store kept on another disk: the link goes, the files stay, they are not ours to judge.
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shard_name(task: int, number: int, n_items: int) -> str:
@@ -230,10 +269,13 @@ def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: in
             return
         # Not forked: a child of a process in which torch has run threads may hang.
         context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
         counts = context.Queue()
         pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (recipe, counts))
         try:
-            futures = [pool.submit(_work, job) for job in jobs]
+            with _interrupts_ignored():
+                # The workers are started here.
+                futures = [pool.submit(_work, job) for job in jobs]
             waiting = set(futures)
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
@@ -243,13 +285,32 @@ def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: in
                     future.result()
             if count := _drain(counts):
                 bar.update(count)
+        except BrokenProcessPool as error:
+            hint = "take fewer --workers and run again: finished shards are kept"
+            raise UserError("--workers", "a worker process was killed, perhaps for want of memory", hint) from error
         except BaseException:
             # Stopped or failed: what the others are at would be thrown away with the shard anyway.
-            for child in multiprocessing.active_children():
+            for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that are started within the block ignore Ctrl-C: it is for this one, which ends its workers itself.
+
+    A worker that is still importing would answer it with a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 _worker: dict[str, Any] = {}
@@ -287,20 +348,24 @@ def _drain(counts: multiprocessing.Queue) -> int:
 def _compute(job: Job, recipe: Recipe) -> Iterator[int]:
     """Compute and write one shard; yields how many items each batch had."""
     feature: Feature = methods[recipe.method]
-    waveforms = _cut(job, recipe.data_dir)
     shard: np.ndarray | None = None
-    for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size):
-        with torch.inference_mode():
-            features = feature(batch.to(recipe.device), rate, lengths, **recipe.params)
-        finite = features.flatten(1).isfinite().all(dim=1)
-        if not finite.all():
-            bad = job.items[rows[int((~finite).nonzero()[0, 0])]]
-            raise UserError(recipe.data_dir / bad[0], f"its feature {recipe.method} is not finite")
-        stored = encode(features, feature.unit_range, feature.repeats)
-        if shard is None:
-            shard = np.empty((len(job.items), *stored.shape[1:]), dtype=stored.dtype)
-        shard[rows] = stored
-        yield len(rows)
+    for first, waveforms in _cut(job, recipe.data_dir):
+        for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size):
+            rows = [first + row for row in rows]
+            with torch.inference_mode():
+                features = feature(batch.to(recipe.device), rate, lengths, **recipe.params)
+            finite = features.flatten(1).isfinite().all(dim=1)
+            if not finite.all():
+                bad = job.items[rows[int((~finite).nonzero()[0, 0])]]
+                raise UserError(recipe.data_dir / bad[0], f"its feature {recipe.method} is not finite")
+            stored = encode(features, feature.unit_range, feature.repeats)
+            if shard is None:
+                shard = np.empty((len(job.items), *stored.shape[1:]), dtype=stored.dtype)
+            if stored.shape[1:] != shard.shape[1:]:
+                what = f"its feature {recipe.method} has the shape {stored.shape[1:]} at {rate} Hz, others have "
+                raise UserError(recipe.data_dir / job.items[rows[0]][0], f"{what}{shard.shape[1:]}", "resample it")
+            shard[rows] = stored
+            yield len(rows)
     try:
         with atomic_path(recipe.folder / job.name) as path, path.open("wb") as file:
             np.save(file, shard, allow_pickle=False)
@@ -309,13 +374,22 @@ def _compute(job: Job, recipe: Recipe) -> Iterator[int]:
         raise UserError(recipe.folder / job.name, f"cannot be written: {error.strerror}", hint) from error
 
 
-def _cut(job: Job, data_dir: Path) -> list[tuple[np.ndarray, int]]:
-    """The waveforms of a job's items with their rates; a recording is decoded once for all its events."""
-    waveforms = []
+def _cut(job: Job, data_dir: Path) -> Iterator[tuple[int, list[tuple[np.ndarray, int]]]]:
+    """The waveforms of a job's items with their rates, at most `MOST_SAMPLES` at a time, and the number of the first.
+
+    A recording is decoded once for all its events.
+    """
+    waveforms: list[tuple[np.ndarray, int]] = []
+    first = samples = 0
     path, recording, rate = None, np.zeros(0, np.float32), 0
-    for item_path, start_ms, end_ms in job.items:
+    for number, (item_path, start_ms, end_ms) in enumerate(job.items):
         if item_path != path:
             recording, rate = read_audio(data_dir / item_path)
             path = item_path
-        waveforms.append((cut_event(recording, rate, start_ms, end_ms), rate))
-    return waveforms
+        waveform = cut_event(recording, rate, start_ms, end_ms)
+        if waveforms and samples + len(waveform) > MOST_SAMPLES:
+            yield first, waveforms
+            waveforms, first, samples = [], number, 0
+        waveforms.append((waveform, rate))
+        samples += len(waveform)
+    yield first, waveforms

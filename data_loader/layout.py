@@ -12,7 +12,7 @@ from utils.errors import UserError
 logger = get_logger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac")
-_AUDIO_FOLDER = re.compile(r"(?:(?P<part>train|test)(?P<year>\d{4})?_)?(?:wav|flac)$")
+_FOLDER = re.compile(r"(?:(?P<part>train|test)(?P<year>\d{4})?_)?(?P<kind>wav|flac|json)")
 _JSON_SUBFOLDERS = {"inter_test_json": "inter", "intra_test_json": "intra"}
 
 
@@ -40,14 +40,15 @@ def find_pairs(data_dir: Path) -> list[SourcePair]:
     and a training set at the same time.
 
     Raises:
-        UserError: there is no such folder, none of the layouts or nothing in it, or a folder holds one name twice.
+        UserError: there is no such folder, none of the layouts or nothing in it, a folder holds one name twice, or a
+            folder of annotations has none of audio beside it.
     """
     if not data_dir.is_dir():
         raise UserError(data_dir, "there is no such folder", NO_DATA_HINT)
     pairs: dict[str, SourcePair] = {}
     repeated = 0
-    for audio_dir in _audio_folders(data_dir):
-        for pair in _pairs_of(audio_dir):
+    for json_dir, audio_dirs in _folders(data_dir).items():
+        for pair in _pairs_of(json_dir, audio_dirs):
             repeated += pair.stem in pairs
             pairs.setdefault(pair.stem, pair)
     if not pairs:
@@ -60,8 +61,11 @@ def find_pairs(data_dir: Path) -> list[SourcePair]:
 NO_DATA_HINT = "fetch SPRSound with --download, or make the synthetic set with --demo"
 
 
-def _audio_folders(data_dir: Path) -> list[Path]:
-    """Folders of audio in the layouts: in the data folder itself, or one release folder down, or in releases/."""
+def _folders(data_dir: Path) -> dict[Path, list[Path]]:
+    """For each folder of annotations in the layouts, those of its audio (``train_wav`` and ``train_flac`` share one).
+
+    They are in the data folder itself, or one release folder down, or in releases/.
+    """
     places = [data_dir, data_dir / "releases"]
     places += [child for place in tuple(places) if place.is_dir() for child in place.iterdir() if child.is_dir()]
     found = {
@@ -69,34 +73,46 @@ def _audio_folders(data_dir: Path) -> list[Path]:
         for place in places
         if place.is_dir()
         for folder in place.iterdir()
-        if folder.is_dir() and _AUDIO_FOLDER.match(folder.name)
+        if folder.is_dir() and _FOLDER.fullmatch(folder.name)
     }
-    return sorted(found)
+    folders: dict[Path, list[Path]] = {}
+    for folder in sorted(found):
+        kind = _FOLDER.fullmatch(folder.name)["kind"]
+        audio_dirs = folders.setdefault(folder.with_name(folder.name.removesuffix(kind) + "json"), [])
+        if kind != "json":
+            audio_dirs.append(folder)
+    return folders
 
 
-def _pairs_of(audio_dir: Path) -> list[SourcePair]:
-    match = _AUDIO_FOLDER.match(audio_dir.name)
-    json_dir = audio_dir.with_name(re.sub(r"(wav|flac)$", "json", audio_dir.name))
+def _pairs_of(json_dir: Path, audio_dirs: list[Path]) -> list[SourcePair]:
+    match = _FOLDER.fullmatch(json_dir.name)
     split = "train"
     if match["part"] == "test":
         split = "test" if match["year"] in (None, "2022") else f"test{match['year']}"
 
     audio: dict[str, Path] = {}
-    for path in sorted(audio_dir.iterdir()):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            if path.stem in audio:
-                raise UserError(path, f"is there twice: {audio[path.stem].name} has the same name", "remove one")
-            audio[path.stem] = path
+    for path in [path for audio_dir in audio_dirs for path in _files(audio_dir, AUDIO_SUFFIXES)]:
+        if path.stem in audio:
+            raise UserError(path, f"is there twice: also {audio[path.stem]}", "remove one")
+        audio[path.stem] = path
 
     annotations: dict[str, tuple[Path, str]] = {}
     for folder, part in [(json_dir, split)] + [(json_dir / name, part) for name, part in _JSON_SUBFOLDERS.items()]:
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        for path in _files(folder, (".json",)) if folder.is_dir() else []:
             if path.stem in annotations:
                 raise UserError(path, f"is annotated twice: also {annotations[path.stem][0]}", "remove one")
             annotations[path.stem] = (path, part)
 
+    if annotations and not audio_dirs:
+        name = json_dir.name.removesuffix("json")
+        raise UserError(json_dir, f"holds annotations, but beside it is no {name}wav or {name}flac", NO_DATA_HINT)
     pairs = []
     for stem in sorted(audio.keys() | annotations.keys()):
         annotation, part = annotations.get(stem, (None, split))
         pairs.append(SourcePair(stem, audio.get(stem), annotation, part))
     return pairs
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a kind, sorted, without hidden ones, which macOS leaves beside the real ones."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))

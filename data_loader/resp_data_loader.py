@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from base.base_data_loader import BaseDataLoader
+from base.base_data_loader import BaseDataLoader, OrderedLoader
 from base.sampler import EpochSampler
 from data_loader import data_loaders
 from data_loader.augment import Augmentation
 from data_loader.classes import NORMAL, POOR_QUALITY
 from data_loader.dataset import RespDataset, collate_resp
 from data_loader.features import methods
+from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.frontend import Frontend, InputSpec
 from data_loader.sampling import BALANCE, OversamplingSampler, WeightedSampler
 from data_loader.splits import missing_classes, split_items
@@ -154,17 +156,18 @@ class RespDataLoader(BaseDataLoader):
         feature = methods.lookup(method, "data_loader.args.frontend")
         params = feature.checked(params, "data_loader.args.frontend")
         shape = tuple(feature(torch.zeros(dataset.rate), dataset.rate, **params).shape)
-        spec = InputSpec(method, params, shape=shape, **common)
+        weights = weights_fingerprint(params["weights"]) if "weights" in params else None
+        spec = InputSpec(method, params, shape=shape, weights=weights, **common)
         if normalize and len(self.train_indices):
             mean, std = self._measured(spec)
-            spec = InputSpec(method, params, shape=shape, mean=mean, std=std, **common)
+            spec = replace(spec, mean=mean, std=std)
         return spec
 
     def _measured(self, spec: InputSpec, most: int = 256) -> tuple[float, float]:
         """Mean and deviation of the features of evenly spaced training items."""
         chosen = self.train_indices[np.unique(np.linspace(0, len(self.train_indices) - 1, most).astype(int))]
         frontend = Frontend(spec).eval()
-        batches = DataLoader(
+        batches = OrderedLoader(
             self.dataset, batch_size=32, sampler=chosen.tolist(), collate_fn=self._common["collate_fn"]
         )
         values = torch.cat([frontend(batch.data, batch.lengths).flatten() for batch in batches])

@@ -87,7 +87,8 @@ def assign_groups(labels: np.ndarray, groups: Sequence[str], shares: np.ndarray,
 
     Greedy, the groups with the rarest classes first: each group goes where it brings the classes' shares nearest to
     their targets, in squared error relative to a class's size, so that a rare class weighs as much as a common one.
-    A class of at least as many groups as sides is then brought to every side.
+    A class of at least as many groups as sides is then brought to every side, as far as the other classes of those
+    groups allow, and no side is left empty.
 
     Args:
         labels: ``(items,)`` class indices.
@@ -118,6 +119,7 @@ def assign_groups(labels: np.ndarray, groups: Sequence[str], shares: np.ndarray,
         sides[group] = int(np.argmax(np.round(gain, 12)))
         filled[sides[group]] += parts[group]
     _bring_rare_classes_everywhere(sides, parts, len(shares))
+    _leave_no_side_empty(sides, parts, len(shares))
     return sides[group_rows]
 
 
@@ -132,6 +134,14 @@ def _bring_rare_classes_everywhere(sides: np.ndarray, parts: np.ndarray, n_sides
                 continue
             giver = int(np.bincount(sides[holders], minlength=n_sides).argmax())
             candidates = holders[sides[holders] == giver]
+            sides[candidates[np.argmin(parts[candidates, -1])]] = side
+
+
+def _leave_no_side_empty(sides: np.ndarray, parts: np.ndarray, n_sides: int) -> None:
+    """Give a side without any group the smallest one of the side that has most."""
+    for side in range(n_sides):
+        if not (sides == side).any():
+            candidates = np.flatnonzero(sides == np.bincount(sides, minlength=n_sides).argmax())
             sides[candidates[np.argmin(parts[candidates, -1])]] = side
 
 

@@ -7,18 +7,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from utils.arguments import matches
 from utils.errors import UserError
 
 STORE_VERSION = 1
 INDEX_COLUMNS = ["task", "wav_name", "event_id", "start_ms", "end_ms", "shard", "row"]
-_REMAKE = "make it anew: python preprocess.py --method {} --force"
+DTYPES = ("uint8", "float16")
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,27 @@ def read_meta(folder: Path) -> StoreMeta:
         UserError: there is no store, or its description is damaged or of another version.
     """
     path = folder / "meta.json"
-    method = folder.name.removeprefix("processed_")
     if not path.is_file():
-        raise UserError(folder, "there is no feature store", f"run: python preprocess.py --method {method}")
+        raise UserError(folder, "there is no feature store", f"run: {preprocess_command(folder)}")
+    remake = f"make it anew: {preprocess_command(folder)} --force"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         meta = StoreMeta(**content)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(path, f"is not the description of a store: {error}", _REMAKE.format(method)) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(path, f"is not the description of a store: {error}", remake) from error
     if meta.version != STORE_VERSION:
-        raise UserError(path, f"is of version {meta.version}, this is {STORE_VERSION}", _REMAKE.format(method))
+        raise UserError(path, f"is of version {meta.version}, this is {STORE_VERSION}", remake)
+    hints = get_type_hints(StoreMeta)
+    if wrong := [name for name, value in content.items() if not matches(value, hints[name])]:
+        raise UserError(path, f"{wrong[0]} is {content[wrong[0]]!r}", remake)
+    if not meta.shape or min(*meta.shape, meta.repeats) < 1 or meta.dtype not in DTYPES:
+        raise UserError(path, f"describes {meta.dtype} items of the shape {meta.shape}", remake)
     return meta
+
+
+def preprocess_command(folder: Path) -> str:
+    """The command that makes a store, for a message."""
+    return f"python preprocess.py --data-dir {folder.parent} --method {folder.name.removeprefix('processed_')}"
 
 
 class FeatureStore:
@@ -103,13 +114,18 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meta = read_meta(folder)
-        self._remake = _REMAKE.format(self.meta.method)
+        self._remake = f"make it anew: {preprocess_command(folder)} --force"
         try:
             self.index = pd.read_csv(folder / "index.csv", dtype={"wav_name": str, "shard": str})
         except (OSError, ValueError) as error:
             raise UserError(folder / "index.csv", f"is not a readable index: {error}", self._remake) from error
         if missing := [column for column in INDEX_COLUMNS if column not in self.index.columns]:
             raise UserError(folder / "index.csv", f"lacks the columns {', '.join(missing)}", self._remake)
+        numbers = self.index[["task", "start_ms", "end_ms", "row"]]
+        if not all(kind.kind == "i" for kind in numbers.dtypes) or self.index[["wav_name", "shard"]].isna().any(
+            axis=None
+        ):
+            raise UserError(folder / "index.csv", "is not a list of items", self._remake)
         self.shard_names = sorted(set(self.index["shard"]))
         self._shards = [self._open(name) for name in self.shard_names]
 
@@ -121,10 +137,20 @@ class FeatureStore:
             shard = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(path, f"is not a readable shard: {error}", self._remake) from error
-        rows = int(self.index.loc[self.index["shard"] == name, "row"].max()) + 1
+        numbers = np.sort(self.index.loc[self.index["shard"] == name, "row"])
+        if not np.array_equal(numbers, np.arange(len(numbers))):
+            raise UserError(self.folder / "index.csv", f"lists other rows of {name} than 0, 1, 2, ...", self._remake)
+        rows = len(numbers)
         if shard.shape != (rows, *stored_shape) or shard.dtype != self.meta.dtype:
             raise UserError(path, f"holds {shard.dtype}{shard.shape}, not what the index says", self._remake)
         return shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where loader workers are spawned, not forked, each opens the shards itself: pickled they would be copied.
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])
 
     def locate(self, table: pd.DataFrame, task: int) -> np.ndarray:
         """Where the items of a table are: ``(items, 2)`` int64, number of the shard and row in it; -1 if absent."""

@@ -144,17 +144,20 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
         raise UserError(path, "there is no such table", hint if data_dir.is_dir() else NO_DATA_HINT)
     try:
         table = pd.read_csv(path, dtype={"patient_id": str, "wav_name": str, "path": str, "loc": str})
-    except (ValueError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(path, f"is not a readable table: {error}", "run preprocess.py again") from error
     wanted = TASK1_COLUMNS if task == 1 else TASK2_COLUMNS
     if missing := [column for column in wanted if column not in table.columns]:
         raise UserError(path, f"lacks the columns {', '.join(missing)}", "run preprocess.py again")
     for level in (1, 2):
         column = f"label_{task}{level}"
-        if unknown := sorted(set(table[column].dropna()) - set(resp_classes(task, level))):
+        if unknown := sorted(set(table[column].dropna()) - set(resp_classes(task, level)), key=str):
             raise UserError(path, f"column {column} holds the unknown label {unknown[0]!r}")
     if table[wanted].isna().any(axis=None):
         raise UserError(path, "has empty cells", "run preprocess.py again")
+    for column in ("start_ms", "end_ms") if task == 1 else ():
+        if len(table) and table[column].dtype.kind != "i":
+            raise UserError(path, f"column {column} holds other things than whole numbers", "run preprocess.py again")
     return table
 
 

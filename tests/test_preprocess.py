@@ -96,7 +96,7 @@ def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(tmp_path, call, 
     assert len(err) == 2
     assert what in err[0]
     assert "1_1.0_0_p1_1" in err[0]
-    assert "1 files cannot be used" in err[1]
+    assert "1 file cannot be used" in err[1]
     assert "--skip-bad" in err[1]
     assert written(tmp_path) == []
 
@@ -109,7 +109,7 @@ def test_all_bad_files_are_listed_in_one_go_and_skip_bad_goes_on_without_them(tm
     assert (status, len(err)) == (1, len(SPOILS) + 1)
     status, out, err = call(tmp_path, "--skip-bad", "--method", "mel", "--workers", "1")
     assert status == 0
-    assert f"{len(SPOILS)} files are left out" in err[-1]
+    assert err[-1] == f"left out: {len(SPOILS)} files"
     assert "1 recordings" in out
 
 
@@ -126,8 +126,17 @@ def test_stereo_and_other_rates_work(tmp_path, call):
     "arguments, what",
     [
         (["--tasks", "3"], "choose from 1, 2 and 1,2"),
+        (["--method", "stft", "--mel-n-mels", "32"], "--mel-n-mels: is for the method mel"),
+        (["--mel-n-mels", "32"], "--method mel"),
+        (["--weights", "random"], "it goes with --method"),
+        (["--limit", "3"], "it goes with --method"),
+        (["--url", "http://127.0.0.1/x.zip"], "it goes with --download"),
+        (["--method", "stft", "--compute-on", "gpu"], "choose from auto, cpu, cuda"),
+        (["--method", "stft", "--compute-on", "cuda:9"], "there is no cuda:9 here"),
+        (["--method", "mel", "--mel-n-mels", "0"], "n_mels"),
+        (["--method", "mel", "--mel-f-max", "6000"], "6000"),
         (["--method", "stft", "--weights", "x.pth"], "--weights"),
-        (["--method", "mel", "--mel-n-mels", "many"], "expected a whole number"),
+        (["--method", "mel", "--mel-n-mels", "many"], "--mel-n-mels: is 'many' (expected a whole number)"),
         (["--method", "mel", "--mel-fit", "stretch"], "stretch"),
         (["--method", "ast", "--ast-frontend", "kald"], "did you mean kaldi"),
         (["--method", "ast_wav2vec", "--weights", "missing.pth"], "missing.pth"),
@@ -174,24 +183,27 @@ def test_download_fetches_unpacks_and_goes_on(tmp_path, call, tiny_data):
     assert "train: 18 recordings of 6 patients" in out
 
 
-def test_sigterm_ends_the_run_and_its_workers(tmp_path, tiny_data):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_and_its_workers(tmp_path, tiny_data, signum):
     data_dir = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     command = [sys.executable, str(ROOT / "preprocess.py"), "--data-dir", str(data_dir), "--method", "ast_wav2vec"]
     process = subprocess.Popen(
         [*command, "--weights", "random", "--workers", "2"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     # The tables are printed just before the features are begun.
     while "intra" not in process.stdout.readline():
         assert process.poll() is None
-    process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    os.killpg(process.pid, signum) if signum == signal.SIGINT else process.send_signal(signum)
+    # Returns when nobody holds the pipes any more, and the workers inherit them.
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "Traceback" not in err
+    assert "the same command goes on" in err
     assert not (data_dir / "processed_ast_wav2vec").exists()
 
 
@@ -218,3 +230,72 @@ def test_a_line_break_in_a_name_does_not_break_the_line(tmp_path, call):
     (tmp_path / "wav" / "a\nb.wav").write_bytes(b"")
     _, _, err = call(tmp_path)
     assert len(err) == 2
+
+
+def test_download_and_demo_together_are_wrong_usage(tmp_path, call):
+    with pytest.raises(SystemExit) as caught:
+        call(tmp_path, "--download", "--demo")
+    assert caught.value.code == 2
+
+
+def test_tasks_may_be_written_with_a_space(tmp_path, call):
+    put(tmp_path)
+    assert call(tmp_path, "--tasks", "1, 2")[0] == 0
+
+
+def test_nothing_but_bad_files_is_an_error_with_skip_bad_too(tmp_path, call):
+    put(tmp_path)[0].write_bytes(b"")
+    status, _, err = call(tmp_path, "--skip-bad", "--method", "stft")
+    assert status == 1
+    assert "there is nothing to go on with" in err[-1]
+    assert written(tmp_path) == []
+
+
+def test_recordings_without_labels_give_events_alone(tmp_path, call):
+    _, note = put(tmp_path)
+    content = json.loads(note.read_text())
+    del content["record_annotation"]
+    note.write_text(json.dumps(content))
+    status, out, _ = call(tmp_path, "--method", "stft", "--workers", "1")
+    assert status == 0
+    assert "(no label)" in out
+    assert "2 items computed" in out
+    status, _, err = call(tmp_path, "--method", "mel", "--tasks", "2")
+    assert (status, len(err)) == (1, 1)
+    assert "no items of task 2" in err[0]
+
+
+@pytest.mark.parametrize("blocked", ["task2.csv", "processed_stft.partial"])
+def test_what_cannot_be_written_is_one_line(tmp_path, call, blocked):
+    put(tmp_path)
+    if blocked.endswith(".csv"):
+        (tmp_path / blocked / "full").mkdir(parents=True)
+    else:
+        (tmp_path / blocked).write_text("a file where a folder should be")
+    status, _, err = call(tmp_path, "--method", "stft")
+    assert (status, len(err)) == (1, 1)
+    assert "cannot be written" in err[0]
+    assert not (tmp_path / "processed_stft").exists()
+
+
+def test_a_changed_recording_is_noticed_when_another_task_is_added(own_data, call):
+    assert call(own_data, "--method", "mel", "--tasks", "1", "--workers", "1")[0] == 0
+    path = next((own_data / "BioCAS2022" / "train2022_wav").iterdir())
+    waveform, rate = soundfile.read(path)
+    soundfile.write(path, waveform * 0.5, rate)
+    status, _, err = call(own_data, "--method", "mel", "--tasks", "2")
+    assert status == 1
+    assert "other recordings or annotations of task 1" in err[0]
+
+
+def test_ctrl_c_says_that_the_run_can_go_on(tmp_path, call, monkeypatch):
+    put(tmp_path)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data_loader.extract.encode", interrupted)
+    status, _, err = call(tmp_path, "--method", "stft", "--workers", "1")
+    assert status == 130
+    assert err == ["stopped: the same command goes on with what is missing"]
+    assert "processed_stft.partial" not in written(tmp_path)

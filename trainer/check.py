@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from data_loader import data_loaders
 from data_loader.augment import Augmentation
@@ -10,9 +15,10 @@ from data_loader.classes import resp_classes
 from data_loader.features import methods
 from data_loader.resp_data_loader import data_folder
 from data_loader.store import read_meta
+from data_loader.tables import read_table
 from model import architectures, losses, metrics
 from model.loss import weight_problem
-from trainer.optimization import lr_schedulers, optimizers
+from trainer.optimization import Schedule, lr_schedulers, make_optimizer, optimizers, watched_figure
 from utils.arguments import check_arguments
 from utils.config import ConfigParser
 from utils.errors import UserError, nearest
@@ -24,34 +30,69 @@ _TASK_METRIC = {1: "_task2", 2: "_task1"}
 def check_config(config: ConfigParser) -> None:
     """Check all names and arguments of a config, and that its parts fit.
 
-    Reads nothing but the description of the feature store, if there is one.
+    Reads nothing but the table of the data and the description of the feature store.
 
     Raises:
-        UserError: names the key that is wrong and the nearest valid one, or the choices.
+        UserError: names the key that is wrong and the nearest valid one, or the choices; or the file that is missing
+            and the command that makes it.
     """
     arch_args = _check_section(config, "arch", architectures)
     loader_args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
     loss_args = _check_section(config, "loss", losses)
     _check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
-        filled_in = ["optimizer"]
-        if config["lr_scheduler"]["type"] == "OneCycleLR":
-            filled_in += ["total_steps"] if "total_steps" not in config["lr_scheduler"].get("args", {}) else []
-        _check_section(config, "lr_scheduler", lr_schedulers, filled_in=tuple(filled_in))
+        # OneCycleLR takes its peak from the optimizer unless one is given.
+        defaults = {"max_lr": 0.0} if config["lr_scheduler"]["type"] == "OneCycleLR" else {}
+        _check_section(config, "lr_scheduler", lr_schedulers, filled_in=("optimizer",), defaults=defaults)
+    _check_ranges(loader_args)
     if "task" in loader_args:
         _check_task(config, arch_args, loader_args, loss_args)
     for number, name in enumerate(config["metrics"]):
         metrics.lookup(name, f"metrics[{number}]")
     _check_monitor(config, loader_args)
+    _check_values(config, arch_args, loss_args)
 
 
 def _check_section(
-    config: ConfigParser, name: str, registry: Registry, filled_in: tuple[str, ...] = ()
+    config: ConfigParser,
+    name: str,
+    registry: Registry,
+    filled_in: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     section = config[name]
     section = {"type": section} if isinstance(section, str) else section
     item = registry.lookup(section["type"], f"{name}.type")
-    return check_arguments(item, section.get("args", {}), f"{name}.args", filled_in=filled_in)
+    return check_arguments(item, {**defaults, **section.get("args", {})}, f"{name}.args", filled_in=filled_in)
+
+
+def _check_ranges(loader_args: dict[str, Any]) -> None:
+    for name, least in {"batch_size": 1, "num_workers": 0, "rate": 1, "seed": 0}.items():
+        if loader_args.get(name, least) < least:
+            raise UserError(f"data_loader.args.{name}", f"is {loader_args[name]}", f"expected at least {least}")
+    if loader_args.get("duration") is not None and loader_args["duration"] <= 0:
+        raise UserError("data_loader.args.duration", f"is {loader_args['duration']}", "expected more than 0 seconds")
+
+
+def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: dict[str, Any]) -> None:
+    """Have the loss, the optimizer and the schedule see their arguments on one weight: they know their ranges."""
+    n_classes = arch_args.get("label_dim", 2)
+    weight = {"weight": [1.0] * n_classes} if loss_args.get("weight") == "balanced" else {}
+    try:
+        criterion = config.init_obj("loss", losses, **weight)
+        criterion(torch.zeros(n_classes, n_classes), torch.arange(n_classes))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError("loss.args", str(error)) from error
+    optimizer = make_optimizer(config, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    watched = watched_figure(config)
+    schedule = Schedule(config, optimizer, steps_per_epoch=1, monitor=watched)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no optimizer stepped before
+            schedule.after_batch()
+            schedule.after_epoch({"val_loss": 1.0, watched[1] or "val_loss": 1.0})
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError("lr_scheduler.args", f"{config['lr_scheduler']['args']} cannot be used: {error}") from error
 
 
 def _check_task(
@@ -71,41 +112,76 @@ def _check_task(
         if name.endswith(_TASK_METRIC[task]):
             right = name.replace(_TASK_METRIC[task], f"_task{task}")
             raise UserError(f"metrics[{number}]", f"is {name}, but the data is of task {task}", f"take {right}")
-    Augmentation.from_config(loader_args["augment"])
-    shape = _feature_shape(loader_args)
+    augmentation = Augmentation.from_config(loader_args["augment"])
+    if loader_args["filtered"] and task == 1:
+        raise UserError("data_loader.args.filtered", "goes with task 2 only: events have no Poor Quality", "remove it")
+    read_table(data_folder(loader_args), task, loader_args["filtered"])
+    shape = _input_shape(loader_args)
+    _check_augmentation(augmentation, loader_args, shape)
     architecture = architectures[config["arch"]["type"]]
-    problem = architecture.input_problem(arch_args, shape) if shape else None
-    if problem:
+    if problem := architecture.input_problem(arch_args, shape) if shape else None:
         raise UserError("arch.args", problem, "take another input_dir or other arguments")
 
 
-def _feature_shape(loader_args: dict[str, Any]) -> tuple[int, ...] | None:
-    """The shape of one item of input, as far as it can be told before any work."""
+def _input_shape(loader_args: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape of one item of input; None where only a network could tell."""
     where = "data_loader.args"
     if loader_args["input_dir"] is not None:
         for key in ("frontend", "duration"):
             if loader_args[key] is not None:
                 raise UserError(f"{where}.{key}", "goes with waveforms only", "set input_dir to null")
-        folder = data_folder(loader_args)
-        return tuple(read_meta(folder / loader_args["input_dir"]).shape) if folder.is_dir() else None
+        return tuple(read_meta(data_folder(loader_args) / loader_args["input_dir"]).shape)
     frontend = loader_args["frontend"]
     if frontend is None:
         duration = loader_args["duration"]
         return (round(duration * loader_args["rate"]),) if duration else (-1,)
     params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
     feature = methods.lookup(params.pop("method", ""), f"{where}.frontend")
-    feature.checked(params, f"{where}.frontend")
-    return None
+    params = feature.checked(params, f"{where}.frontend")
+    if "weights" in params:
+        return None
+    return tuple(feature(torch.zeros(loader_args["rate"]), loader_args["rate"], **params).shape)
+
+
+def _check_augmentation(
+    augmentation: Augmentation, loader_args: dict[str, Any], shape: tuple[int, ...] | None
+) -> None:
+    where = "data_loader.args.augment"
+    given = loader_args["augment"] or {}
+    waveforms = loader_args["input_dir"] is None
+    if unused := [key for key in ("gain_db", "noise_db", "shift") if given.get(key) and not waveforms]:
+        raise UserError(
+            f"{where}.{unused[0]}", "changes waveforms, but the input is features", "set input_dir to null"
+        )
+    for key in ("time_masks", "freq_masks"):
+        if getattr(augmentation, key) < 0:
+            raise UserError(f"{where}.{key}", f"is {getattr(augmentation, key)}", "expected at least 0")
+    masks = [key for key in ("time_masks", "freq_masks") if given.get(key)]
+    if masks and waveforms and loader_args["frontend"] is None:
+        raise UserError(f"{where}.{masks[0]}", "masks features, but the input is waveforms", "name a frontend")
+    for mask in masks if shape else ():
+        key = mask.replace("masks", "axis")
+        if not -len(shape) <= getattr(augmentation, key) <= -1:
+            hint = f"axes count from the end: -1 to {-len(shape)}"
+            raise UserError(f"{where}.{key}", f"is {getattr(augmentation, key)}, the items are {shape}", hint)
 
 
 def _check_monitor(config: ConfigParser, loader_args: dict[str, Any]) -> None:
-    monitor = config.get("trainer.monitor", "off")
-    if monitor == "off":
-        return
-    figure = monitor.split()[1]
-    known = ["loss", *config["metrics"]]
-    known += [f"val_{name}" for name in known]
-    if figure not in known:
-        raise UserError("trainer.monitor", f"watches {figure}, which is not measured", nearest(figure, known))
-    if figure.startswith("val_") and not loader_args.get("validation_split"):
-        raise UserError("trainer.monitor", f"watches {figure}, but there is no validation", "set validation_split")
+    mode, figure = watched_figure(config)
+    validates = bool(loader_args.get("validation_split"))
+    if figure is not None:
+        known = ["loss", *config["metrics"]]
+        known += [f"val_{name}" for name in known] if validates else []
+        if figure.startswith("val_") and figure.removeprefix("val_") in known and not validates:
+            raise UserError("trainer.monitor", f"watches {figure}, but there is no validation", "set validation_split")
+        if figure not in known:
+            raise UserError("trainer.monitor", f"watches {figure}, which is not measured", nearest(figure, known))
+    if config.get("lr_scheduler.type") == "ReduceLROnPlateau":
+        if figure is None and not validates:
+            what = "ReduceLROnPlateau watches val_loss, but there is no validation"
+            raise UserError("lr_scheduler.type", what, "set validation_split, or a trainer.monitor")
+        own = config.get("lr_scheduler.args.mode")
+        if figure is not None and own not in (None, mode):
+            raise UserError(
+                "lr_scheduler.args.mode", f"is {own!r}, but the monitor is {mode} {figure}", "leave it out"
+            )

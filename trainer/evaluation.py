@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.folder import audio_files, folder_batches
@@ -18,7 +17,8 @@ from data_loader.frontend import Frontend, InputSpec
 from data_loader.resp_data_loader import data_folder
 from data_loader.tables import read_table
 from logger.log import get_logger
-from trainer.inference import predict, to_input
+from logger.progress import progress_bar
+from trainer.inference import predict, refuse_other_input, to_input
 from trainer.report import Report, evaluate_predictions
 from trainer.setup import make_loader, make_model
 from utils.checkpoint import load_checkpoint, load_weights
@@ -41,6 +41,7 @@ class Trained:
         spec: what its input is.
         classes: class names in the order of the outputs.
         epoch: after which it was saved.
+        data: a fingerprint of the data that it was trained on.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Trained:
     epoch: int
     device: torch.device
     precision: str
+    data: str | None
 
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
@@ -71,7 +73,8 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
     model.to(device, memory_format=torch.channels_last).eval()
     precision = choose_precision(config.get("trainer.precision", "fp32"), device)
     spec = InputSpec.from_dict(checkpoint["input"])
-    return Trained(path, config, model, spec, tuple(checkpoint["classes"]), checkpoint["epoch"], device, precision)
+    classes, epoch = tuple(checkpoint["classes"]), checkpoint["epoch"]
+    return Trained(path, config, model, spec, classes, epoch, device, precision, checkpoint.get("data"))
 
 
 def evaluate(trained: Trained, split: str | None = None) -> Report:
@@ -94,6 +97,8 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     if split in ("train", "valid"):
         loader = make_loader(config)
         batches = loader.evaluation(split)
+        if trained.data not in (None, loader.dataset.fingerprint()):
+            logger.warning("the data is not that of the training: items of %s may have been on the other side", split)
         if split == "valid" and not len(loader.valid_indices):
             raise UserError("--split valid", "the checkpoint was trained without validation", "take another split")
     else:
@@ -102,7 +107,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
         batches = loader.evaluation("train")
     if loader.classes != trained.classes:
         raise UserError(trained.path, f"knows the classes {', '.join(trained.classes)}", "the task has others")
-    _refuse_other_features(trained, loader.input_spec)
+    refuse_other_input(trained.path, trained.spec, loader.input_spec)
 
     frontend = Frontend(trained.spec).to(trained.device)
     found = predict(trained.model, frontend, batches, trained.device, trained.precision, f"{split}")
@@ -139,7 +144,10 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int = 32) -> dict
         )
     frontend = Frontend(trained.spec).to(trained.device).eval()
     predictions = np.empty(len(files), dtype=np.int64)
-    with torch.inference_mode(), tqdm(total=len(files), desc="predict", unit="file", leave=False) as bar:
+    with (
+        torch.inference_mode(),
+        progress_bar(total=len(files), desc="predict", unit="file", leave=False) as bar,
+    ):
         for batch in folder_batches(files, trained.spec, batch_size):
             with autocast(trained.precision, trained.device):
                 output = trained.model(to_input(frontend, batch, trained.device))
@@ -155,14 +163,3 @@ def write_predictions(predictions: dict[str, str], path: Path) -> None:
         write_json(path, predictions)
     except OSError as error:
         raise UserError(path, f"cannot be written: {error.strerror}") from error
-
-
-def _refuse_other_features(trained: Trained, now: InputSpec) -> None:
-    then = trained.spec
-    for key in ("method", "params", "shape", "weights", "rate", "duration"):
-        if getattr(then, key) != getattr(now, key):
-            raise UserError(
-                trained.path,
-                f"was trained on features with {key} {getattr(then, key)!r}, these have {getattr(now, key)!r}",
-                "preprocess as for the training",
-            )

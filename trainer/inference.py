@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from data_loader.frontend import InputSpec
+from logger.progress import progress_bar
 from utils.device import autocast, plain_module
-from utils.distributed import gather
+from utils.distributed import gather, rank
+from utils.errors import UserError
 
 
 class Predictions(NamedTuple):
@@ -33,7 +36,7 @@ def predict(
     loader: DataLoader,
     device: torch.device,
     precision: str = "fp32",
-    description: str | None = None,
+    description: str = "predict",
 ) -> Predictions:
     """Run a model in evaluation mode over all items of a loader, each once.
 
@@ -43,7 +46,7 @@ def predict(
         loader: of `Batch` items.
         device: of the model.
         precision: fp32, bf16 or fp16.
-        description: of the progress bar; None shows none.
+        description: of the progress bar.
 
     Returns:
         In the order of the loader; with several processes, of all of them, by item number.
@@ -55,7 +58,7 @@ def predict(
     frontend.eval()
     outputs, targets, indices = [], [], []
     with torch.inference_mode(), autocast(precision, device):
-        for batch in tqdm(loader, description, leave=False, disable=description is None):
+        for batch in progress_bar(loader, desc=description, leave=False, disable=rank() != 0):
             outputs.append(network(to_input(frontend, batch, device)).float())
             targets.append(batch.target)
             indices.append(batch.index)
@@ -76,3 +79,15 @@ def to_input(frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Te
     with torch.autocast(device.type, enabled=False):
         inputs = frontend(data, lengths)
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def refuse_other_input(path: Path, then: InputSpec, now: InputSpec) -> None:
+    """Refuse features that differ from those that a checkpoint was trained on.
+
+    Raises:
+        UserError: names `path` and the first difference.
+    """
+    for key in ("method", "params", "shape", "weights", "rate", "duration"):
+        if getattr(then, key) != getattr(now, key):
+            what = f"was trained on features with {key} {getattr(then, key)!r}, these have {getattr(now, key)!r}"
+            raise UserError(path, what, "preprocess as for the training")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -12,29 +13,45 @@ from utils.config import ConfigParser
 from utils.errors import UserError
 from utils.registry import Registry
 
-# These take a closure or sparse gradients, which the training loop has not.
-_LEFT_OUT = {"Optimizer", "LBFGS", "SparseAdam"}
+# These take a closure, sparse gradients or matrices alone, which the training loop and the models have not.
+_LEFT_OUT = {"LBFGS", "SparseAdam", "Muon"}
+# These take functions or other schedules, which JSON has not.
+_LEFT_OUT |= {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 # These count batches; the others count epochs.
 _BY_BATCH = {"OneCycleLR", "CyclicLR"}
 
 
-def _public_classes(module: Any, base: type) -> dict[str, type]:
-    found = inspect.getmembers(module, lambda item: inspect.isclass(item) and issubclass(item, base))
-    return {name: item for name, item in found if not name.startswith("_") and item is not base}
-
-
-def _registry(kind: str, classes: dict[str, type]) -> Registry:
+def _registry(kind: str, module: Any, base: type) -> Registry:
     registry = Registry(kind)
-    for name, item in classes.items():
-        registry.add(name, item)
+    for name, item in inspect.getmembers(module, inspect.isclass):
+        if issubclass(item, base) and item is not base and not name.startswith("_") and name not in _LEFT_OUT:
+            registry.add(name, item)
     return registry
 
 
-optimizers: Registry = _registry(
-    "optimizer",
-    {n: c for n, c in _public_classes(torch.optim, torch.optim.Optimizer).items() if n not in _LEFT_OUT},
-)
-lr_schedulers: Registry = _registry("learning-rate schedule", _public_classes(schedules, schedules.LRScheduler))
+optimizers: Registry = _registry("optimizer", torch.optim, torch.optim.Optimizer)
+lr_schedulers: Registry = _registry("learning-rate schedule", schedules, schedules.LRScheduler)
+
+
+def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer of a config.
+
+    Raises:
+        UserError: it does not take these arguments.
+    """
+    try:
+        return config.init_obj("optimizer", optimizers, parameter_groups)
+    except ValueError as error:
+        raise UserError("optimizer.args", str(error)) from error
+    except TypeError as error:
+        raise UserError("optimizer.args", f"{config.get('optimizer.args')} cannot be used: {error}") from error
+
+
+def watched_figure(config: ConfigParser) -> tuple[str, str | None]:
+    """The mode and the figure of the trainer's monitor: ("min", "val_loss"), or ("off", None)."""
+    monitor = config.get("trainer.monitor", "off")
+    mode, _, figure = monitor.partition(" ")
+    return mode, figure or None
 
 
 class Schedule:
@@ -42,9 +59,12 @@ class Schedule:
 
     Args:
         config: its section `lr_scheduler` names the schedule; null keeps the learning rate.
-        optimizer: whose learning rate it sets.
+        optimizer: whose learning rate it sets; OneCycleLR takes its peak from it unless `max_lr` is given.
         steps_per_epoch: optimizer steps an epoch; OneCycleLR gets its total from it.
         monitor: the figure that ReduceLROnPlateau watches, and "min" or "max"; from the trainer's monitor.
+
+    Raises:
+        UserError: the schedule does not take these arguments, or is shorter than the run.
     """
 
     def __init__(
@@ -61,14 +81,24 @@ class Schedule:
         if section is None:
             return
         args = dict(section.get("args", {}))
-        if self.name == "OneCycleLR" and not {"total_steps", "epochs"} & args.keys():
-            args["total_steps"] = config["trainer"]["epochs"] * steps_per_epoch
+        if self.name == "OneCycleLR":
+            args = self._one_cycle(args, config["trainer"]["epochs"] * steps_per_epoch, optimizer)
         if self.name == "ReduceLROnPlateau" and monitor[1]:
             args.setdefault("mode", monitor[0])
         try:
             self._scheduler = lr_schedulers.lookup(self.name, "lr_scheduler.type")(optimizer, **args)
         except (ValueError, TypeError) as error:
             raise UserError("lr_scheduler.args", str(error)) from error
+
+    @staticmethod
+    def _one_cycle(args: dict[str, Any], steps: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Its arguments with the peak and the length filled in."""
+        given = args.get("total_steps") or (args.get("epochs") or 0) * (args.get("steps_per_epoch") or 0)
+        if given and given < steps:
+            what = f"OneCycleLR ends after {given} steps, this run has {steps}"
+            raise UserError("lr_scheduler.args", what, "leave out total_steps, epochs and steps_per_epoch")
+        length = {} if given else {"total_steps": steps, "epochs": None, "steps_per_epoch": None}
+        return {"max_lr": [group["lr"] for group in optimizer.param_groups], **args, **length}
 
     def after_batch(self) -> None:
         """To be called after each step of the optimizer."""
@@ -81,8 +111,8 @@ class Schedule:
             return
         if self.name == "ReduceLROnPlateau":
             # An undefined figure (a class that does not occur) is no plateau.
-            if self._metric in figures:
-                self._scheduler.step(figures[self._metric])
+            if math.isfinite(figure := figures.get(self._metric, math.nan)):
+                self._scheduler.step(figure)
         else:
             self._scheduler.step()
 
@@ -96,9 +126,16 @@ class Schedule:
         """Go on where the saved schedule was.
 
         Raises:
-            UserError: it was another kind of schedule.
+            UserError: it was another kind of schedule, or of another length.
         """
         if state["name"] != self.name:
             raise UserError("lr_scheduler.type", f"is {self.name}, the checkpoint has {state['name']}")
-        if self._scheduler:
-            self._scheduler.load_state_dict(state["state"])
+        if self._scheduler is None:
+            return
+        then, now = state["state"].get("total_steps"), self._scheduler.state_dict().get("total_steps")
+        if then != now:
+            what = f"{self.name} was laid out for {then} steps, this run has {now}"
+            raise UserError(
+                "lr_scheduler", what, "keep trainer.epochs, the batch size and the data, or start a new run"
+            )
+        self._scheduler.load_state_dict(state["state"])

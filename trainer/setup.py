@@ -12,10 +12,12 @@ from logger.tensorboard import TensorboardWriter
 from model import architectures, losses, metrics
 from model.loss import balanced_weights
 from model.weights import without_weights
-from trainer.optimization import Schedule, optimizers
+from trainer.optimization import Schedule, make_optimizer, watched_figure
 from trainer.trainer import Trainer
 from utils.config import ConfigParser
+from utils.device import plain_module
 from utils.distributed import rank, world_size
+from utils.errors import UserError
 
 logger = get_logger(__name__)
 
@@ -52,19 +54,25 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
     """Everything for one training run; the run's folders are made.
 
     With `config.resume`, the run goes on from that checkpoint.
+
+    Raises:
+        UserError: the data, the weights or the checkpoint cannot be used.
     """
+    if world_size() > 1 and not config.get("data_loader.args.shuffle", True):
+        # Each process takes every n-th item: without filling up, one might have a batch more than the others.
+        raise UserError("data_loader.args.shuffle", "is false, but several processes train", "set it to true")
     loader = make_loader(config)
     valid_loader = loader.split_validation()
     n_valid = len(loader.valid_indices)
     logger.info("%d training items, %d validation items", len(loader.train_indices), n_valid)
 
     model = make_model(config, restore=config.resume is not None).to(device, memory_format=torch.channels_last)
-    logger.info("%s", model)
+    n_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.debug("%s", model)
+    logger.info("%s: %s trainable parameters", config["arch"]["type"], f"{n_trainable:,}")
     wrapped = nn.parallel.DistributedDataParallel(model) if world_size() > 1 else model
-    optimizer = config.init_obj("optimizer", optimizers, model.parameter_groups())
-    monitor = config.get("trainer.monitor", "off")
+    optimizer = make_optimizer(config, model.parameter_groups())
     steps = -(-len(loader) // config.get("trainer.accumulate", 1))
-    watched = ("off", None) if monitor == "off" else tuple(monitor.split())
     trainer = Trainer(
         wrapped,
         make_criterion(config, loader).to(device),
@@ -74,9 +82,10 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
         device,
         data_loader=loader,
         frontend=loader.frontend().to(device),
-        schedule=Schedule(config, optimizer, steps, watched),
+        schedule=Schedule(config, optimizer, steps, watched_figure(config)),
         valid_data_loader=valid_loader,
         classes=loader.classes,
+        data=loader.dataset.fingerprint(),
     )
     trainer.writer = _writer(config, trainer)
     return trainer
@@ -96,7 +105,7 @@ def _writer(config: ConfigParser, trainer: Trainer) -> TensorboardWriter:
         writer.config(config.to_dict())
         inputs, labels = example_inputs(trainer)
         writer.examples(inputs, labels)
-        writer.graph(trainer.model, inputs)
+        writer.graph(plain_module(trainer.model), inputs)
     return writer
 
 

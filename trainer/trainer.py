@@ -12,15 +12,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base.base_data_loader import BaseDataLoader
-from base.base_trainer import BaseTrainer
+from base.base_trainer import BaseTrainer, epoch_seed
+from data_loader.frontend import InputSpec
 from logger.log import get_logger
+from logger.progress import progress_bar
 from logger.tensorboard import TensorboardWriter
 from model.metric import confusion_matrix
-from trainer.inference import predict, to_input
+from trainer.inference import predict, refuse_other_input, to_input
 from trainer.optimization import Schedule
 from utils.config import ConfigParser
 from utils.device import autocast, choose_precision
-from utils.distributed import gather, rank
+from utils.distributed import gather, rank, same_buffers
+from utils.errors import UserError
 
 logger = get_logger(__name__)
 
@@ -38,6 +41,7 @@ class Trainer(BaseTrainer):
         schedule: of the learning rate.
         valid_data_loader: validation batches, or None.
         classes: class names.
+        data: a fingerprint of the data, kept in checkpoints: the split follows from the data.
         writer: the TensorBoard log.
     """
 
@@ -55,20 +59,25 @@ class Trainer(BaseTrainer):
         schedule: Schedule,
         valid_data_loader: DataLoader | None = None,
         classes: tuple[str, ...] = (),
+        data: str | None = None,
         writer: TensorboardWriter | None = None,
     ) -> None:
         super().__init__(model, criterion, metric_ftns, optimizer, config, device)
         self.data_loader = data_loader
+        # DataLoader draws a seed when it starts its workers; not from the generator that dropout draws from.
+        self.data_loader.generator = torch.Generator()
         self.valid_data_loader = valid_data_loader
         self.frontend = frontend
         self.schedule = schedule
         self.classes = classes
+        self.data = data
         self.precision = choose_precision(config.get("trainer.precision", "fp32"), device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.grad_clip: float | None = config.get("trainer.grad_clip")
         self.accumulate: int = config.get("trainer.accumulate", 1)
         self.writer = writer
         self.global_step = 0
+        self._mass = torch.zeros((), device=device)
         if config.resume:
             self._resume_checkpoint(config.resume)
 
@@ -83,11 +92,12 @@ class Trainer(BaseTrainer):
         self.data_loader.set_epoch(epoch)
         outputs: list[Tensor] = []
         targets: list[Tensor] = []
-        loss_sum = torch.zeros((), device=self.device)
         n_batches = len(self.data_loader)
+        # Dropout and augmentation depend on (seed, epoch), as the order of items does: a resumed run continues them.
+        torch.manual_seed(epoch_seed(self.config.seed, epoch, rank()))
         started = looked = time.perf_counter()
         seen = seen_at_look = 0
-        with tqdm(self.data_loader, f"epoch {epoch}", leave=False, disable=rank() != 0) as bar:
+        with progress_bar(self.data_loader, desc=f"epoch {epoch}", leave=False, disable=rank() != 0) as bar:
             for number, batch in enumerate(bar, start=1):
                 self._stop_if_asked()
                 target = batch.target.to(self.device, non_blocking=True)
@@ -95,10 +105,8 @@ class Trainer(BaseTrainer):
                 with autocast(self.precision, self.device):
                     output = self.model(inputs)
                 loss = self.criterion(output, target)
-                group = self._group_size(number, n_batches)
-                self.scaler.scale(loss / group).backward()
+                self._backward(loss, target)
                 seen += len(target)
-                loss_sum += loss.detach() * len(target)
                 outputs.append(output.detach().float())
                 targets.append(target)
                 if number % self.accumulate == 0 or number == n_batches:
@@ -110,22 +118,36 @@ class Trainer(BaseTrainer):
                         self._log_step(bar, loss, grad_norm, speed)
                         looked, seen_at_look = time.perf_counter(), seen
         seconds = time.perf_counter() - started
-        all_outputs, all_targets = gather(torch.cat(outputs)), gather(torch.cat(targets))
-        figures = {"loss": float(loss_sum) / seen} | self._metrics(all_outputs, all_targets)
+        figures = self._figures(gather(torch.cat(outputs)), gather(torch.cat(targets)))
         self._write("train", figures, epoch)
+        same_buffers(self.model)
         valid_figures = self._valid_epoch(epoch)
         figures |= {f"val_{name}": value for name, value in valid_figures.items()}
         self.schedule.after_epoch(figures)
         return figures | {"samples_per_second": seen / seconds}
 
-    def _group_size(self, number: int, n_batches: int) -> int:
-        """How many batches the optimizer step that this batch belongs to sums up; the last group may be smaller."""
-        first = (number - 1) // self.accumulate * self.accumulate
-        return min(self.accumulate, n_batches - first)
+    def _backward(self, loss: Tensor, target: Tensor) -> None:
+        """Add a batch's gradients.
+
+        The loss is a mean, weighted by class. With several batches a step, each is multiplied by the sum of its
+        weights here and their sum divided by all weights in `_step`: the same as one large batch.
+        """
+        if self.accumulate > 1:
+            weight = getattr(self.criterion, "weight", None)
+            mass = torch.tensor(float(len(target)), device=self.device) if weight is None else weight[target].sum()
+            self._mass = self._mass + mass
+            loss = loss * mass
+        self.scaler.scale(loss).backward()
 
     def _step(self, measure: bool) -> Tensor | None:
         """One optimizer step; returns the gradient norm where it was computed."""
         norm = None
+        if self.accumulate > 1:
+            mass = torch.where(self._mass > 0, self._mass, 1.0)
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(mass)
+            self._mass = torch.zeros((), device=self.device)
         if self.grad_clip or measure:
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip or float("inf"))
@@ -157,18 +179,19 @@ class Trainer(BaseTrainer):
             self.valid_data_loader,
             self.device,
             self.precision,
-            f"epoch {epoch} valid" if rank() == 0 else None,
+            f"epoch {epoch} valid",
         )
-        output, target = found.output.to(self.device), found.target.to(self.device)
-        with torch.inference_mode():
-            figures = {"loss": float(self.criterion(output, target))} | self._metrics(found.output, found.target)
+        figures = self._figures(found.output, found.target)
         self._write("valid", figures, epoch)
         if self.writer:
             self.writer.confusion(confusion_matrix(found.output, found.target, len(self.classes)), self.classes, epoch)
         return figures
 
-    def _metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
-        return {name: metric(output, target) for name, metric in self.metric_ftns.items()}
+    def _figures(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Loss and metrics of all items of a split at once; a mean over batches would be another number."""
+        with torch.inference_mode():
+            loss = float(self.criterion(output.to(self.device), target.to(self.device)))
+        return {"loss": loss} | {name: metric(output, target) for name, metric in self.metric_ftns.items()}
 
     def _write(self, part: str, figures: Mapping[str, float], epoch: int) -> None:
         if self.writer:
@@ -180,9 +203,13 @@ class Trainer(BaseTrainer):
             self.writer.hparams(self.config.to_dict(), {k: v for k, v in best.items() if k != "samples_per_second"})
             self.writer.close()
         if self.mnt_metric and best:
-            logger.info("best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, best.get(self.mnt_metric, float("nan")))
-        logger.info("test it: python test.py -r %s", self.config.save_dir / "model_best.pth")
-        logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
+            logger.info(
+                "best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, best.get(self.mnt_metric, float("nan"))
+            )
+        if path := self.to_test():
+            logger.info("test it: python test.py -r %s", path)
+        if self.writer and self.writer.enabled:
+            logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
 
     def _extra_state(self) -> dict[str, Any]:
         return {
@@ -190,10 +217,18 @@ class Trainer(BaseTrainer):
             "scaler": self.scaler.state_dict(),
             "global_step": self.global_step,
             "classes": list(self.classes),
+            "data": self.data,
             "input": self.frontend.spec.to_dict(),
         }
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
+        if tuple(state["classes"]) != self.classes:
+            raise UserError(
+                str(self.config.resume), f"knows the classes {', '.join(state['classes'])}", "the task has others"
+            )
+        refuse_other_input(self.config.resume, InputSpec.from_dict(state["input"]), self.frontend.spec)
+        if state.get("data") not in (None, self.data):
+            logger.warning("the data differs from that of %s: the split may be another", self.config.resume)
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

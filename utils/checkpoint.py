@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,40 @@ from utils.files import atomic_path
 
 CHECKPOINT_VERSION = 1
 _KEYS = {"version", "config", "epoch", "state_dict", "classes", "input"}
+# What zipfile and the unpickler raise on bytes that are no checkpoint, as found by trying.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint aside and rename it.
+def pack_checkpoint(checkpoint: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint file: a copy, which training on does not change."""
+    buffer = io.BytesIO()
+    torch.save({"version": CHECKPOINT_VERSION, **checkpoint}, buffer)
+    return buffer.getvalue()
+
+
+def save_checkpoint(path: Path, checkpoint: Mapping[str, Any] | bytes) -> None:
+    """Write a checkpoint, or one that `pack_checkpoint` packed, aside and rename it.
 
     Raises:
         UserError: the file cannot be written; the one that stood there stays.
     """
     try:
         with atomic_path(path) as aside:
-            torch.save({"version": CHECKPOINT_VERSION, **checkpoint}, aside)
+            if isinstance(checkpoint, bytes):
+                aside.write_bytes(checkpoint)
+            else:
+                torch.save({"version": CHECKPOINT_VERSION, **checkpoint}, aside)
     except (OSError, RuntimeError) as error:
         raise UserError(
             path, f"cannot be written: {error}", "free some space, or take another trainer.save_dir"
@@ -41,22 +67,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(path, "there is no such checkpoint")
+    damaged = UserError(
+        path, "is not a checkpoint, or is damaged", "take another one, such as an earlier one of the run"
+    )
     try:
+        # torch.load compares no checksums: it takes weights with flipped bits as they are.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise damaged
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ) as error:
-        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
-            raise UserError(
-                path, "is not loaded: it holds objects other than tensors, which could run code"
-            ) from error
-        raise UserError(path, "is not a checkpoint, or is damaged", "take an earlier one of the same run") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(path, "is not loaded: it holds objects other than tensors, which could run code") from error
+    except _UNREADABLE as error:
+        raise damaged from error
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _KEYS:
         raise UserError(path, "is not a checkpoint of this project", "expected one that train.py wrote")
     if checkpoint["version"] != CHECKPOINT_VERSION:

@@ -25,9 +25,20 @@ def make_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="the data folder (default: data/SPRSound/)")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="the data folder (default: that of the config or checkpoint, else data/SPRSound/)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +47,28 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
         "-d",
         "--device",
         metavar="IDS",
+        type=_device_ids,
         help='GPUs to use, as in "0" or "0,1"; "cpu" uses none (default: what there is)',
     )
+
+
+def _device_ids(text: str) -> str:
+    if text != "cpu" and not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither "cpu" nor a list of GPU numbers such as 0 or 0,1')
+    return text
 
 
 def choose_visible_devices(device: str | None) -> None:
     """Show CUDA only the devices that ``-d`` names. To be called before torch is imported."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
+
+
+def n_devices(device: str | None) -> int | None:
+    """How many GPUs ``-d`` names; None where it is not given."""
+    if device is None:
+        return None
+    return 0 if device == "cpu" else len(device.split(","))
 
 
 def run_script(

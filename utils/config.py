@@ -6,6 +6,7 @@ import copy
 import datetime
 import functools
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -32,10 +33,13 @@ class ConfigParser:
 
     def __init__(self, config: Mapping[str, Any], run_id: str | None = None, resume: Path | None = None) -> None:
         check_schema(config)
+        if run_id is not None and (run_id in ("", ".", "..") or not run_id.isprintable() or set(run_id) & set("/\\")):
+            raise UserError("--run_id", f"{run_id!r} cannot be the name of a folder")
         self._config = copy.deepcopy(dict(config))
         self.resume = resume
         self._run_id = run_id
         self._save_dir: Path | None = None
+        self._is_new = False
 
     @classmethod
     def from_args(cls, args: Namespace, saved: Mapping[str, Any] | None = None) -> ConfigParser:
@@ -59,6 +63,9 @@ class ConfigParser:
         }
         changes = {key: value for key, value in short.items() if value is not None}
         changes |= parse_assignments(getattr(args, "set", None) or [])
+        if "optimizer.args.lr" in changes and _get(config, "lr_scheduler.args.max_lr") is not None:
+            # This schedule sets every learning rate itself; its peak is what the user means.
+            changes = {"lr_scheduler.args.max_lr": changes["optimizer.args.lr"], **changes}
         for key, value in changes.items():
             set_key(config, key, value)
         resume = getattr(args, "resume", None)
@@ -69,12 +76,7 @@ class ConfigParser:
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value by its dotted key, as in ``config.get("trainer.epochs")``."""
-        value: Any = self._config
-        for part in key.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return default
-            value = value[part]
-        return value
+        return _get(self._config, key, default)
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of the whole configuration."""
@@ -127,31 +129,45 @@ class ConfigParser:
     def make_run_folders(self) -> None:
         """Make the folders of this run: those of the checkpoint it goes on from, or new ones that no run has.
 
+        Of several processes, the first one makes them; all have to call this.
+
         Raises:
             UserError: the folder cannot be made, or a run of the given id is there already.
         """
-        if self.resume and self._run_id is None and (self.resume.parent / "config.json").is_file():
-            self._save_dir = self.resume.parent
-            return
+        from utils.distributed import first_process_says, rank
+
+        folder = str(self._make_run_folders()) if rank() == 0 else None
+        self._save_dir = Path(first_process_says(folder) or "")
+
+    def _make_run_folders(self) -> Path:
         models = self.save_root / "models" / self["name"]
-        stamp = datetime.datetime.now().strftime("%m%d_%H%M%S")
         try:
-            for candidate in [self._run_id] if self._run_id else _numbered(stamp):
-                try:
-                    (models / candidate).mkdir(parents=True)
-                except FileExistsError:
-                    if self._run_id:
-                        raise UserError(
-                            models / candidate, "there is such a run already", "take another --run_id"
-                        ) from None
-                    continue
-                self._save_dir = models / candidate
-                break
-            write_json(self.save_dir / "config.json", self._config)
-            write_json(self.save_dir / "environment.json", environment())
-            self.log_dir.mkdir(parents=True, exist_ok=True)
+            if self.resume and self._run_id is None and (self.resume.parent / "config.json").is_file():
+                folder = self.resume.parent
+            else:
+                folder = self._new_folder(models)
+                self._is_new = True
+                write_json(folder / "environment.json", environment())
+            write_json(folder / "config.json", self._config)
         except OSError as error:
             raise UserError(error.filename or models, f"cannot be written: {error.strerror}") from error
+        return folder
+
+    def _new_folder(self, models: Path) -> Path:
+        stamp = datetime.datetime.now().strftime("%m%d_%H%M%S")
+        for name in [self._run_id] if self._run_id else _numbered(stamp):
+            try:
+                (models / name).mkdir(parents=True)
+                return models / name
+            except FileExistsError:
+                continue
+        raise UserError(models / (self._run_id or stamp), "there is such a run already", "take another --run_id")
+
+    def discard_run_folders(self) -> None:
+        """Remove the folders of a new run that came to nothing; those of a run that goes on stay."""
+        if self._is_new:
+            shutil.rmtree(self.save_dir, ignore_errors=True)
+            shutil.rmtree(self.log_dir, ignore_errors=True)
 
 
 def _numbered(stamp: str) -> Iterable[str]:
@@ -169,11 +185,12 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in _seen:
         raise UserError(path, "extends itself")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=functools.partial(_once, path))
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text, object_pairs_hook=functools.partial(_once, path), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         raise UserError(path, "there is no such config", f"there are {', '.join(near)}" if near else "") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(path, f"is not a readable JSON file: {error}") from error
     if not isinstance(config, dict):
         raise UserError(path, "is not a JSON object")
@@ -183,6 +200,11 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{path}: extends", f"is {base!r}", "name one file")
     return merge(read_config(path.parent / base, (*_seen, path.resolve())), config)
+
+
+def _refuse_constant(name: str) -> None:
+    """Python's JSON takes NaN and Infinity; no other does, and no key here."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -221,10 +243,19 @@ def parse_assignments(assignments: Iterable[str], flag: str = "--set") -> dict[s
         if not equals or not all(key.split(".")):
             raise UserError(flag, f"{assignment!r} is not of the form a.b.c=value")
         try:
-            result[key] = json.loads(text)
-        except json.JSONDecodeError:
+            result[key] = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
             result[key] = text
     return result
+
+
+def _get(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
+    return value
 
 
 def set_key(config: dict[str, Any], key: str, value: Any) -> None:

@@ -17,7 +17,7 @@ def choose_device(n_gpu: int | None) -> torch.device:
     """The device to compute on.
 
     Args:
-        n_gpu: what a config asks for: 0 is the CPU, 1 or more a GPU; None takes a GPU where there is one. One process
+        n_gpu: what a config or ``-d`` asks for: 0 is the CPU, 1 or more a GPU; None takes a GPU where there is one. One process
             uses one GPU; `torchrun` starts several.
     """
     found = torch.cuda.device_count()
@@ -25,11 +25,13 @@ def choose_device(n_gpu: int | None) -> torch.device:
         return torch.device("cpu")
     if found == 0:
         if n_gpu:
-            logger.warning("n_gpu is %d, but there is no GPU: the CPU computes", n_gpu)
+            logger.warning("%d asked for, but there is no GPU: the CPU computes", n_gpu)
         return torch.device("cpu")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if n_gpu and n_gpu > processes:
-        logger.warning("n_gpu is %d, but there is one process: start with torchrun --nproc_per_node=%d", n_gpu, n_gpu)
+        logger.warning(
+            "%d GPUs are asked for, but one process uses one: start with torchrun --nproc_per_node=%d", n_gpu, n_gpu
+        )
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % found)
 
 

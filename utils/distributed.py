@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def rank() -> int:
@@ -27,6 +27,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
+    if device.type == "cuda":
+        # What is sent as an object goes through the current device.
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -50,3 +53,10 @@ def first_process_says(value: str | None) -> str | None:
     holder = [value]
     dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+def same_buffers(module: nn.Module) -> None:
+    """Give all processes the buffers of process 0, such as the running means of batch normalisation."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)

@@ -67,7 +67,7 @@ class Registry(Mapping[str, Any]):
             UserError: there is none; names `where` (a config key or a flag) and the nearest name.
         """
         items = self._load()
-        if name not in items:
+        if not isinstance(name, str) or name not in items:
             raise UserError(where, f"there is no {self.kind} {name!r}", nearest(name, items))
         return items[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,34 +13,48 @@ _NAMED = {
     "properties": {"type": {"type": "string"}, "args": {"type": "object"}},
     "required": ["type"],
     "additionalProperties": False,
+    "description": 'an object with "type" and "args"',
 }
 _POSITIVE = {"type": "integer", "minimum": 1}
+
+
+def _or_null(schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"anyOf": [{"type": "null"}, schema], "description": f"{description}, or null"}
+
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "pattern": r"^[^/\\]+$"},
+        "name": {
+            "type": "string",
+            "pattern": r"^(?!\.{1,2}$)[^/\\\x00-\x1f]+$",
+            "description": "the name of a folder",
+        },
         "n_gpu": {"type": "integer", "minimum": 0},
         "seed": {"type": "integer", "minimum": 0},
         "arch": _NAMED,
         "data_loader": _NAMED,
         "optimizer": _NAMED,
-        "loss": {"anyOf": [{"type": "string"}, _NAMED]},
+        "loss": {"anyOf": [{"type": "string"}, _NAMED], "description": f"a name, or {_NAMED['description']}"},
         "metrics": {"type": "array", "items": {"type": "string"}},
-        "lr_scheduler": {"anyOf": [{"type": "null"}, _NAMED]},
+        "lr_scheduler": _or_null(_NAMED, _NAMED["description"]),
         "trainer": {
             "type": "object",
             "properties": {
                 "epochs": _POSITIVE,
                 "save_dir": {"type": "string"},
                 "save_period": _POSITIVE,
-                "keep_last": {"anyOf": [{"type": "null"}, _POSITIVE]},
+                "keep_last": _or_null(_POSITIVE, "a whole number of at least 1"),
                 "verbosity": {"enum": [0, 1, 2]},
-                "monitor": {"type": "string", "pattern": r"^(off|(min|max) \S+)$"},
-                "early_stop": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0}]},
+                "monitor": {
+                    "type": "string",
+                    "pattern": r"^(off|(min|max) \S+)$",
+                    "description": '"off", or "min" or "max" and the name of a metric, as in "min val_loss"',
+                },
+                "early_stop": _or_null({"type": "integer", "minimum": 0}, "a whole number of epochs"),
                 "tensorboard": {"type": "boolean"},
                 "precision": {"enum": ["fp32", "bf16", "fp16", "auto"]},
-                "grad_clip": {"anyOf": [{"type": "null"}, {"type": "number", "exclusiveMinimum": 0}]},
+                "grad_clip": _or_null({"type": "number", "exclusiveMinimum": 0}, "a number above 0"),
                 "accumulate": _POSITIVE,
                 "deterministic": {"type": "boolean"},
             },
@@ -60,10 +75,15 @@ def check_schema(config: Mapping[str, Any]) -> None:
     """
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(SCHEMA)
+    # JSON Schema takes 5.0 for an integer; range() does not.
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(SCHEMA)
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is None:
         return
+    error = _innermost(error)
     where = ".".join(str(part) for part in error.absolute_path) or "config"
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
@@ -73,18 +93,38 @@ def check_schema(config: Mapping[str, Any]) -> None:
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         raise UserError(where, f"lacks the key {missing}")
-    raise UserError(where, f"is {error.instance!r}", _expected(error))
+    raise UserError(where, f"is {json.dumps(error.instance, default=str)}", _expected(error))
+
+
+def _innermost(error: Any) -> Any:
+    """Of the errors of an anyOf, that of the choice which the value was meant to be, by its type."""
+    while error.validator == "anyOf":
+        meant = [inner for inner in error.context if inner.validator != "type" or inner.relative_path]
+        if not meant:
+            break
+        # An unknown key says more than a missing one: it is most often the missing one misspelt.
+        error = min(meant, key=lambda inner: inner.validator != "additionalProperties")
+    return error
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
 
 
 def _expected(error: Any) -> str:
+    if "description" in error.schema:
+        return f"expected {error.schema['description']}"
     if error.validator == "enum":
         return f"choose from {', '.join(map(str, error.validator_value))}"
-    if error.validator == "pattern" and error.absolute_path and error.absolute_path[-1] == "monitor":
-        return 'expected "off", or "min" or "max" and the name of a metric, as in "min val_loss"'
     if error.validator == "minimum":
         return f"expected at least {error.validator_value}"
     if error.validator == "exclusiveMinimum":
         return f"expected more than {error.validator_value}"
-    if error.validator == "type":
-        return f"expected {error.validator_value}"
-    return f"expected {error.schema}"
+    return f"expected {_TYPES[error.validator_value]}"

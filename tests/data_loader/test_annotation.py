@@ -30,7 +30,9 @@ def test_anonymous_recordings_of_one_age_and_gender_count_as_one_patient():
     assert first.patient_id == second.patient_id != other.patient_id
 
 
-@pytest.mark.parametrize("name", ["a.wav", "1_2_3.wav", "1_0.4_2_p4_3.wav", "1_0.4_0_p9_3.wav", "x_1_0.4_0_p4_3.wav"])
+@pytest.mark.parametrize(
+    "name", ["a.wav", "1_2_3.wav", "1_0.4_2_p4_3.wav", "1_0.4_0_p9_3.wav", "x_1_0.4_0_p4_3.wav", "1_0.4_0_p4_3\n.wav"]
+)
 def test_a_name_of_another_form_is_an_error_that_shows_the_form(name):
     with pytest.raises(UserError, match="patient_age_gender_location_recording"):
         parse_name(Path(name))
@@ -56,6 +58,7 @@ def test_an_annotation_with_events_only_has_no_record_label(tmp_path):
     [
         ("{", "not a readable JSON"),
         ("[" * 100_000, "not a readable JSON"),
+        ("9" * 5000, "not a readable JSON"),
         ("[]", "no list event_annotation"),
         ({"record_annotation": "Normal"}, "no list event_annotation"),
         ({"record_annotation": "Fine", "event_annotation": []}, "unknown label 'Fine'"),
@@ -63,6 +66,8 @@ def test_an_annotation_with_events_only_has_no_record_label(tmp_path):
         ({"event_annotation": [event(type="Cough")]}, "event 1 has the unknown label 'Cough'"),
         ({"event_annotation": [{"start": 1}]}, "event 1 lacks"),
         ({"event_annotation": [event("1.5")]}, "event 1 has the time '1.5'"),
+        ({"event_annotation": [event(True)]}, "event 1 has the time True"),
+        ({"event_annotation": [event(0, 1e300)]}, "event 1 has the time"),
         ({"event_annotation": [event("nan")]}, "event 1 has the time 'nan'"),
         ({"event_annotation": [event("soon")]}, "event 1 has the time 'soon'"),
         ({"event_annotation": [event("200", "100")]}, "runs from 200 ms to 100 ms"),
@@ -74,3 +79,14 @@ def test_what_is_wrong_with_an_annotation_is_said_with_its_file(tmp_path, conten
     with pytest.raises(UserError, match=what) as caught:
         read_annotation(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"event_annotation": [event()]}), encoding="utf-8-sig")
+    assert len(read_annotation(path).events) == 1
+
+
+def test_an_empty_key_gives_way_to_the_other_spelling(tmp_path):
+    content = {"record_annotation": None, "recording_annotation": "DAS", "event_annotation": []}
+    assert read_annotation(write(tmp_path / "a.json", content)).record_label == "DAS"

@@ -74,3 +74,30 @@ def test_an_event_is_cut_by_its_milliseconds():
     assert cut_event(recording, RATE, 0, -1) is recording
     assert len(cut_event(recording, RATE, 999, 1005)) == 8
     assert len(cut_event(recording, RATE, 1000, 1001)) == 1
+
+
+def test_a_cut_file_with_the_extensible_header_is_an_error(tmp_path, tone):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone, RATE, format="WAVEX")
+    assert len(read_audio(path)[0]) == RATE
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(UserError, match="cut short"):
+        read_audio(path)
+
+
+def test_a_damaged_flac_is_an_error(tmp_path, tone):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone, RATE)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a readable audio file"):
+        read_audio(path)
+
+
+def test_the_file_is_named_once(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(UserError) as caught:
+        read_audio(path)
+    assert str(caught.value).count(str(path)) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import pickle
 import shutil
 
 import numpy as np
@@ -122,8 +124,24 @@ def test_a_changed_recording_is_said(own_data):
 
 def test_another_limit_is_said(own_data):
     run(own_data, "mel", limit=2, params={"duration": 1.0})
-    with pytest.raises(UserError, match="--limit 2"):
+    with pytest.raises(UserError, match="made with --limit 2, now there is --limit 3"):
         run(own_data, "mel", limit=3, params={"duration": 1.0})
+    with pytest.raises(UserError, match="made with --limit 2, now there is no --limit"):
+        run(own_data, "mel", params={"duration": 1.0})
+
+
+def test_a_limit_above_the_number_of_recordings_is_none(own_data):
+    _, computed = run(own_data, limit=10_000)
+    assert computed == 0
+
+
+def test_a_limit_takes_the_same_recordings_for_both_tasks(own_data):
+    run(own_data, "mel", tasks=(1,), limit=5, params={"duration": 1.0})
+    run(own_data, "mel", tasks=(2,), limit=5, params={"duration": 1.0})
+    index = FeatureStore(own_data / "processed_mel").index
+    events, recordings = (set(index[index["task"] == task]["wav_name"]) for task in (1, 2))
+    assert len(recordings) == 5
+    assert events <= recordings
 
 
 def test_a_second_task_is_added_to_a_store(own_data):
@@ -151,6 +169,165 @@ def test_a_feature_that_is_not_finite_is_refused_with_the_name_of_its_file(own_d
     assert not (own_data / "processed_not_finite").exists()
 
 
+def test_a_killed_worker_is_one_error_and_the_run_goes_on_where_it_stopped(own_data, small_shards, monkeypatch):
+    folder, _ = run(own_data, force=True)
+    undisturbed = contents(folder)
+    shutil.rmtree(folder)
+    drain = extract_module._drain
+
+    def kill_one(counts):
+        # The first counts come while shards are being computed.
+        if count := drain(counts):
+            multiprocessing.active_children()[0].kill()
+        return count
+
+    monkeypatch.setattr(extract_module, "_drain", kill_one)
+    with pytest.raises(UserError, match=r"worker process was killed.*--workers"):
+        run(own_data, workers=2)
+    assert not multiprocessing.active_children()
+    assert not folder.exists()
+    partial = folder.with_name("processed_stft.partial")
+    partial.mkdir(exist_ok=True)
+    (partial / ".0123456789abcdef.tmp").write_bytes(b"half a shard")
+    monkeypatch.setattr(extract_module, "_drain", drain)
+    run(own_data)
+    assert contents(folder) == undisturbed
+
+
+def test_what_a_killed_run_was_writing_does_not_get_into_the_store(own_data, small_shards, monkeypatch):
+    folder, _ = run(own_data, force=True)
+    shutil.rmtree(folder)
+    saved, written = np.save, []
+
+    def interrupted_save(file, array, **kwargs):
+        written.append(saved(file, array, **kwargs))
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", interrupted_save)
+    with pytest.raises(KeyboardInterrupt):
+        run(own_data)
+    (folder.with_name("processed_stft.partial") / ".0123456789abcdef.tmp").write_bytes(b"half a shard")
+    monkeypatch.setattr(np, "save", saved)
+    run(own_data)
+    assert {path.suffix for path in folder.iterdir()} == {".npy", ".csv", ".json"}
+
+
+def test_a_run_that_fails_before_its_first_shard_leaves_nothing(own_data, monkeypatch):
+    def failing_save(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", failing_save)
+    before = sorted(own_data.iterdir())
+    with pytest.raises(UserError, match="No space left"):
+        run(own_data, "mel")
+    assert sorted(own_data.iterdir()) == before
+
+
+def test_a_run_killed_while_it_put_the_new_store_in_place_is_mended(own_data):
+    folder = own_data / "processed_stft"
+    before = contents(folder)
+    folder.rename(own_data / "processed_stft.old")
+    assert run(own_data) == (folder, 0)
+    assert contents(folder) == before
+    assert not (own_data / "processed_stft.old").exists()
+
+
+def test_a_store_that_is_a_link_is_replaced_and_its_files_stay(own_data, tmp_path):
+    folder, elsewhere = own_data / "processed_stft", tmp_path / "other disk"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    for _ in range(2):
+        run(own_data, tasks=(2,), force=True)
+    assert not folder.is_symlink()
+    assert (elsewhere / "meta.json").exists()
+    assert not (own_data / "processed_stft.old").is_symlink()
+
+
+def test_a_folder_that_is_no_store_is_not_taken_for_one(own_data):
+    (own_data / "processed_mel").mkdir()
+    with pytest.raises(UserError, match=r"lacks meta.json.*--force"):
+        run(own_data, "mel")
+
+
+def test_recordings_that_do_not_fit_into_memory_together_give_the_same_features(own_data, monkeypatch):
+    folder, _ = run(own_data, force=True)
+    names = sorted(path.name for path in folder.glob("*.npy"))
+    together = [np.load(folder / name) for name in names]
+    monkeypatch.setattr(extract_module, "MOST_SAMPLES", 100_000)
+    run(own_data, force=True)
+    for name, expected in zip(names, together, strict=True):
+        # Batches are other ones, and so may be the last bit of a value on the border between two steps.
+        assert np.abs(np.load(folder / name).astype(int) - expected).max() <= 1
+
+
+def test_a_shape_that_depends_on_the_rate_is_said_with_the_file(own_data):
+    path = own_data / read_table(own_data, 2)["path"].iloc[-1]
+    waveform, _ = soundfile.read(path)
+    soundfile.write(path, waveform, 11025)
+    for note in (own_data / "BioCAS2022").rglob(f"{path.stem}.json"):
+        note.write_text(json.dumps({"record_annotation": "Normal", "event_annotation": []}))
+    with pytest.raises(UserError, match=r"has the shape .* at 11025 Hz") as caught:
+        run(own_data, "mel", tasks=(2,))
+    assert path.name in str(caught.value)
+
+
+def test_recordings_of_an_unusual_rate_have_their_own_shape(tmp_path):
+    for folder in ("wav", "json"):
+        (tmp_path / folder).mkdir()
+    soundfile.write(tmp_path / "wav" / "1_1.0_0_p1_1.wav", np.random.default_rng(0).normal(0, 0.01, 11025), 11025)
+    note = {"record_annotation": "Normal", "event_annotation": []}
+    (tmp_path / "json" / "1_1.0_0_p1_1.json").write_text(json.dumps(note))
+    folder, computed = run(tmp_path, "mel", tasks=(2,))
+    assert computed == 1
+    assert list(FeatureStore(folder).meta.shape) == [1, 64, 1 + 8 * 11025 // 110]
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"shape": "large"}, "shape is 'large'"),
+        ({"shape": []}, "items of the shape"),
+        ({"repeats": 0}, "items of the shape"),
+        ({"dtype": "float99"}, "describes float99"),
+        ({"items": [1, 2]}, "items is"),
+        ({"colour": 1}, "colour"),
+        ({"version": 7}, "is of version 7"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_an_error(own_data, changes, what):
+    path = own_data / "processed_stft" / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=rf"{what}.*--force") as caught:
+        FeatureStore(path.parent)
+    assert "meta.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "",
+        lambda text: text.replace(",0\n", ",zero\n"),
+        lambda text: "\n".join(text.splitlines()[:-1]) + "\n",
+        lambda text: "\n".join(text.splitlines()[:2] + text.splitlines()[3:]) + "\n",
+        lambda text: text.replace("task1-00000", ""),
+    ],
+)
+def test_an_index_that_makes_no_sense_is_an_error(own_data, spoil):
+    path = own_data / "processed_stft" / "index.csv"
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(UserError, match=r"index.*--force"):
+        FeatureStore(path.parent)
+
+
+def test_a_store_sent_to_another_process_opens_its_files_there(tiny_data):
+    store = FeatureStore(tiny_data / "processed_stft")
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    places = store.locate(read_table(tiny_data, 2), 2)[:3]
+    np.testing.assert_array_equal(pickle.loads(sent).gather(places), store.gather(places))
+
+
 @pytest.mark.parametrize("spoil", ["meta.json", "index.csv", "shard", "no shard", "short shard"])
 def test_a_damaged_store_is_an_error_that_names_the_file_and_the_remedy(own_data, spoil):
     folder = own_data / "processed_stft"
@@ -168,5 +345,5 @@ def test_a_damaged_store_is_an_error_that_names_the_file_and_the_remedy(own_data
 
 
 def test_no_store_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"preprocess\.py --method wavelet"):
+    with pytest.raises(UserError, match=rf"preprocess\.py --data-dir {tmp_path} --method wavelet"):
         FeatureStore(tmp_path / "processed_wavelet")

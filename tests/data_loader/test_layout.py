@@ -74,3 +74,28 @@ def test_a_name_that_is_there_as_wav_and_flac_is_an_error(tmp_path):
     put(tmp_path / "wav", tmp_path / "json", "1_1.0_0_p1_1", suffix=".flac")
     with pytest.raises(UserError, match="twice"):
         find_pairs(tmp_path)
+
+
+def test_hidden_files_are_left_out_and_suffixes_may_be_capital(tmp_path):
+    put(tmp_path / "wav", tmp_path / "json", "1_1.0_0_p1_1")
+    (tmp_path / "wav" / "1_1.0_0_p1_1.wav").rename(tmp_path / "wav" / "1_1.0_0_p1_1.WAV")
+    (tmp_path / "json" / "1_1.0_0_p1_1.json").rename(tmp_path / "json" / "1_1.0_0_p1_1.JSON")
+    for folder, suffix in (("wav", "WAV"), ("json", "json")):
+        # What macOS leaves in archives.
+        (tmp_path / folder / f"._1_1.0_0_p1_1.{suffix}").write_bytes(b"\0")
+    assert splits(tmp_path) == {"1_1.0_0_p1_1": "train"}
+    assert not build_tables(tmp_path).bad
+
+
+def test_annotations_beside_no_audio_are_named(tmp_path):
+    put(tmp_path / "train_wav", tmp_path / "train_json", "1_1.0_0_p1_1")
+    (tmp_path / "train_wav").rename(tmp_path / "audio")
+    with pytest.raises(UserError, match=r"train_json.*no train_wav or train_flac"):
+        find_pairs(tmp_path)
+
+
+def test_a_release_may_be_half_wav_and_half_flac(tmp_path):
+    put(tmp_path / "train_wav", tmp_path / "train_json", "1_1.0_0_p1_1")
+    put(tmp_path / "train_flac", tmp_path / "train_json", "1_1.0_0_p1_2", suffix=".flac")
+    assert len(splits(tmp_path)) == 2
+    assert not build_tables(tmp_path).bad

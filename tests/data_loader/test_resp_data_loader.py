@@ -153,6 +153,60 @@ def test_splits_can_be_joined_and_an_unknown_one_is_said(tiny_data):
     assert set(both.table["split"]) == {"inter", "intra"}
     with pytest.raises(UserError, match="its splits: inter, intra, train"):
         RespDataset(tiny_data, 2, 1, "processed_stft", ("extra",))
+    with pytest.raises(UserError, match="no items of split itra"):
+        loader(tiny_data, **STFT, split="inter+itra")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_gone_is_named_whoever_loads_it(own_data, workers):
+    resp = loader(own_data, input_dir=None, num_workers=workers)
+    path = own_data / resp.dataset.table["path"][resp.train_indices[0]]
+    path.unlink()
+    with pytest.raises(UserError) as caught:
+        list(resp)
+    assert caught.value.subject == str(path)
+
+
+def test_a_recording_that_is_gone_is_named_by_the_statistics_too(own_data):
+    for path in (own_data / "BioCAS2022" / "train2022_wav").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"\.wav: is not a readable audio file"):
+        loader(own_data, input_dir=None, frontend="stft")
+
+
+def test_the_input_says_which_weights_a_frontend_has(tiny_data):
+    resp = loader(tiny_data, input_dir=None, frontend={"method": "wav2vec", "weights": "random"}, normalize=False)
+    assert resp.input_spec.weights == "random"
+    assert loader(tiny_data, input_dir=None, frontend="stft", normalize=False).input_spec.weights is None
+
+
+@pytest.mark.parametrize("frontend", ["stff", {"method": "stff"}, {"method": ["stft"]}, {"n_mels": 3}])
+def test_a_frontend_that_is_none_is_said(tiny_data, frontend):
+    with pytest.raises(UserError, match=r"data_loader\.args\.frontend: there is no feature method"):
+        loader(tiny_data, input_dir=None, frontend=frontend)
+
+
+def test_statistics_do_not_look_at_validation_items(own_data):
+    resp = loader(own_data, **STFT, task=2)
+    before = resp.input_spec
+    for shard, row in resp.dataset.places[resp.valid_indices]:
+        path = own_data / "processed_stft" / resp.dataset.store.shard_names[shard]
+        values = np.load(path)
+        values[row] = 255
+        np.save(path, values)
+    assert loader(own_data, **STFT, task=2).input_spec == before
+
+
+def test_processes_share_the_training_items_out(tiny_data):
+    for balance in ("none", "oversample", "weights"):
+        parts = [
+            torch.cat([b.index for b in batches(loader(tiny_data, **STFT, balance=balance, rank=r, world_size=2))])
+            for r in range(2)
+        ]
+        whole = torch.cat([b.index for b in batches(loader(tiny_data, **STFT, balance=balance))])
+        assert len(parts[0]) == len(parts[1])
+        shared = torch.stack(parts, dim=1).flatten()
+        assert torch.equal(shared[: len(whole)], whole)
 
 
 def make_mel(data_dir, tasks, **options):

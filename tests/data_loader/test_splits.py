@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_loader.classes import resp_classes
@@ -133,3 +133,19 @@ def test_folds_of_the_real_set_are_stratified_by_patient(real_data):
         shares = np.bincount(labels[split.valid], minlength=7) / np.bincount(labels)
         common = [0, 2, 5]  # Normal, Wheeze, Fine Crackle: of many patients
         np.testing.assert_allclose(shares[common], 0.2, atol=0.03)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=4, max_size=30),
+    st.sampled_from([0.05, 0.5, 1, {"folds": 2, "fold": 0}, {"folds": 3, "fold": 2}]),
+    st.sampled_from(["patient", "random"]),
+)
+@example([(0, 0), (0, 0), (0, 0), (1, 1)], 0.05, "patient")
+def test_no_side_is_left_without_items(rows, validation_split, split_by):
+    labels, patients, names = make(rows)
+    if len(set(patients)) < (validation_split["folds"] if isinstance(validation_split, dict) else 2):
+        return
+    split = split_items(labels, patients, names, validation_split, split_by)
+    assert len(split.train)
+    assert len(split.valid)

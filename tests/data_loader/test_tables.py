@@ -124,3 +124,13 @@ def test_tables_do_not_depend_on_the_order_of_files(tiny_data, monkeypatch):
     again = build_tables(tiny_data)
     pd.testing.assert_frame_equal(again.task1, build_tables(tiny_data).task1)
     assert list(again.task2["wav_name"]) == list(read_table(tiny_data, 2)["wav_name"])
+
+
+@pytest.mark.parametrize("value", ["soon", "1.5", "99999999999999999999"])
+def test_a_time_that_is_no_whole_number_is_an_error(tmp_path, value):
+    put(tmp_path, "1_1.0_0_p1_1", events=[(0, 777, "Normal")])
+    write_tables(build_tables(tmp_path), tmp_path)
+    path = tmp_path / "task1.csv"
+    path.write_text(path.read_text().replace(",777,", f",{value},"))
+    with pytest.raises(UserError, match=r"task1\.csv: column end_ms"):
+        read_table(tmp_path, 1)

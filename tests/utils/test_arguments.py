@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from utils.arguments import check_arguments, matches
+from utils.arguments import check_arguments, describe, matches
 from utils.errors import UserError
 from utils.registry import Registry
 
@@ -47,6 +47,12 @@ def test_choices_are_listed():
         check_arguments(build, {"label_dim": 1, "size": "huge"}, "arch.args")
 
 
+def test_what_was_expected_is_said_in_words():
+    assert describe(list[float] | Literal["balanced"] | None) == "a list of numbers or 'balanced' or null"
+    assert describe(tuple[int, ...]) == "a list of whole numbers"
+    assert describe(dict[str, int]) == "an object"
+
+
 @pytest.mark.parametrize(
     "value, hint, fits",
     [
@@ -75,6 +81,8 @@ def test_a_registry_knows_only_what_was_registered():
     assert dict(registry) == {"focal": Focal}
     with pytest.raises(UserError, match=r"loss.type: there is no loss 'fokal' \(did you mean focal\?\)"):
         registry.lookup("fokal", "loss.type")
+    with pytest.raises(UserError, match=r"there is no loss \['focal'\]"):
+        registry.lookup(["focal"], "loss.type")
     with pytest.raises(UserError, match="choose from focal"):
         registry.lookup("__class__", "loss.type")
 

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from data_loader.classes import resp_classes
+from tests.tiny import ROOT
+from trainer.check import check_config
+from utils.config import ConfigParser, read_config
+
+SHAPES = {"stft": [1, 224, 224], "wav2vec": [1, 224, 224], "ast_wav2vec": [768, 128]}
+ARCHITECTURES = {
+    "lightcnn": ("LightCNN", "processed_stft"),
+    "resnet18": ("ResNet18", "processed_stft"),
+    "ast": ("ASTModel", "processed_ast_wav2vec"),
+}
+TWELVE = [f"task{task}_{level}_{arch}" for task in (1, 2) for level in (1, 2) for arch in ARCHITECTURES]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tiny_data, tmp_path_factory):
+    """Tables, and stores that are but described."""
+    folder = tmp_path_factory.mktemp("data")
+    for table in tiny_data.glob("*.csv"):
+        shutil.copy(table, folder)
+    for method, shape in SHAPES.items():
+        meta = {"method": method, "params": {}, "shape": shape, "dtype": "float16", "repeats": 1}
+        (folder / f"processed_{method}").mkdir()
+        (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta | {"sources": {}, "items": {}}))
+    return folder
+
+
+def config_of(name):
+    return read_config(ROOT / "configs" / f"{name}.json")
+
+
+def test_all_ready_configs_are_there():
+    names = {path.stem for path in (ROOT / "configs").glob("*.json")}
+    assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "demo"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
+def test_a_ready_config_passes_the_check(data_dir, path):
+    config = ConfigParser(read_config(path))
+    assert config["name"] == path.stem
+    check_config(config.changed("data_loader.args", data_dir=str(data_dir)))
+
+
+@pytest.mark.parametrize("name", TWELVE)
+def test_a_ready_config_is_what_its_name_says(name):
+    task, level, arch = int(name[4]), int(name[6]), name[8:]
+    config = config_of(name)
+    args = config["data_loader"]["args"]
+    assert (args["task"], args["level"]) == (task, level)
+    assert (config["arch"]["type"], args["input_dir"]) == ARCHITECTURES[arch]
+    assert config["arch"]["args"]["label_dim"] == len(resp_classes(task, level))
+    assert config["trainer"]["monitor"] == f"max val_score_task{task}"
+    assert args["data_dir"] == "data/SPRSound/"
+    assert args.get("split_by", "patient") == "patient"
+
+
+def test_the_wav2vec_config_is_that_of_task_1_1_on_other_features():
+    own, other = config_of("task1_1_lightcnn_wav2vec"), config_of("task1_1_lightcnn")
+    assert own["data_loader"]["args"].pop("input_dir") == "processed_wav2vec"
+    del own["name"], other["name"], other["data_loader"]["args"]["input_dir"]
+    assert own == other
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
+def test_the_learning_rate_of_a_ready_config_is_the_one_that_lr_changes(path):
+    assert "max_lr" not in (read_config(path).get("lr_scheduler") or {}).get("args", {})

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import ROOT, run, tiny_config, tiny_run, write_config
+from trainer.inference import predict
+from utils.checkpoint import load_checkpoint, load_weights
+
+# A script that knows the tiny network, for what needs a process of its own.
+SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import tests.tiny, train
+from utils.cli import run_script
+sys.exit(run_script(train.main, train.parser()))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def make(tiny_data, tmp_path):
+    def make(**changes):
+        return write_config(tmp_path / "c.json", tiny_config(tiny_data, tmp_path / "saved", **changes))
+
+    return make
+
+
+def run_folders(tmp_path):
+    return sorted((tmp_path / "saved" / "models" / "tiny").glob("*"))
+
+
+def last_line(capsys):
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_leaves_all_that_is_needed_to_know_it(make, tmp_path, capsys):
+    config = make(trainer__tensorboard=True, trainer__epochs=1)
+    assert run("train", "-c", config) == 0
+    (folder,) = run_folders(tmp_path)
+    names = {
+        "checkpoint-epoch1.pth",
+        "model_best.pth",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "train.log",
+    }
+    assert {path.name for path in folder.iterdir()} == names
+    assert json.loads((folder / "config.json").read_text()) == json.loads(config.read_text())
+    assert "commit" in json.loads((folder / "environment.json").read_text())
+    assert (tmp_path / "saved" / "model_best.pth").read_bytes() == (folder / "model_best.pth").read_bytes()
+    assert list((tmp_path / "saved" / "log" / "tiny" / folder.name).rglob("events*"))
+    log, shown = (folder / "train.log").read_text(), capsys.readouterr().err
+    for text in ("val_loss", f"python test.py -r {folder / 'model_best.pth'}", "Tiny: 130 trainable parameters"):
+        assert text in log
+        assert text in shown
+
+
+def test_the_command_line_changes_what_is_run(make, tmp_path):
+    flags = ["--lr", "0.5", "--bs", "8", "--run_id", "mine", "-d", "cpu"]
+    sets = [
+        "--set",
+        "trainer.epochs=1",
+        "trainer.monitor=max val_accuracy",
+        "--set",
+        "optimizer.args.betas=[0.8, 0.9]",
+    ]
+    assert run("train", "-c", make(), *flags, *sets) == 0
+    config = json.loads((tmp_path / "saved/models/tiny/mine/config.json").read_text())
+    assert config["optimizer"]["args"] == {"lr": 0.5, "betas": [0.8, 0.9]}
+    assert config["data_loader"]["args"]["batch_size"] == 8
+    assert config["trainer"]["monitor"] == "max val_accuracy"
+    assert len(load_checkpoint(tmp_path / "saved/model_best.pth")["history"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("trainr.epochs=3", "error: trainr: is unknown (did you mean trainer?)"),
+        ("optimizer.args.lr=-1", "error: optimizer.args: Invalid learning rate: -1"),
+        ("arch.args.label_dim=3", "error: arch.args.label_dim: is 3, but task 1-1 has 2 classes"),
+        ('data_loader.args.validation_split={"folds": 99, "fold": 0}', "error: data_loader.args.validation_split"),
+        ("data_loader.args.split=trian", "has no items of split trian"),
+        ('arch={"type": "ResNet18", "args": {"label_dim": 2, "weights": "nowhere.pth"}}', "error: arch.args.weights"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_run(make, tmp_path, capsys, setting, says):
+    assert run("train", "-c", make(trainer__tensorboard=True), "--set", setting) == 1
+    assert says in last_line(capsys)
+    assert not [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+    assert run_folders(tmp_path) == []
+
+
+def test_a_failed_start_leaves_the_newest_run_as_it_was(make, tmp_path):
+    assert run("train", "-c", make(trainer__epochs=1)) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert run("train", "-c", make(), "--set", "data_loader.args.split=trian") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("argv", [["-c", "nowhere.json"], [], ["-r", "nowhere.pth"]])
+def test_what_is_not_there_is_one_line(argv, capsys):
+    assert run("train", *argv) == 1
+    assert last_line(capsys).startswith("error: ")
+
+
+def test_a_config_in_the_style_of_pytorch_template_runs(tiny_data, tmp_path):
+    config = {
+        "name": "Mnist_LeNet",
+        "n_gpu": 1,
+        "arch": {"type": "Tiny", "args": {"label_dim": 2}},
+        "data_loader": {
+            "type": "RespDataLoader",
+            "args": {
+                "data_dir": str(tiny_data),
+                "batch_size": 32,
+                "shuffle": True,
+                "validation_split": 0.3,
+                "num_workers": 0,
+                "input_dir": "processed_stft",
+            },
+        },
+        "optimizer": {"type": "Adam", "args": {"lr": 0.001, "weight_decay": 0, "amsgrad": True}},
+        "loss": "cross_entropy",
+        "metrics": ["accuracy"],
+        "lr_scheduler": {"type": "StepLR", "args": {"step_size": 50, "gamma": 0.1}},
+        "trainer": {
+            "epochs": 2,
+            "save_dir": str(tmp_path / "saved"),
+            "save_period": 1,
+            "verbosity": 2,
+            "monitor": "min val_loss",
+            "early_stop": 10,
+            "tensorboard": False,
+        },
+    }
+    assert run("train", "-c", write_config(tmp_path / "c.json", config)) == 0
+    assert (tmp_path / "saved" / "model_best.pth").is_file()
+
+
+def test_a_resumed_run_needs_no_config_and_stays_in_its_folder(make, tmp_path):
+    assert run("train", "-c", make(trainer__epochs=1)) == 0
+    (folder,) = run_folders(tmp_path)
+    assert run("train", "-r", folder / "checkpoint-epoch1.pth", "--set", "trainer.epochs=3") == 0
+    assert run_folders(tmp_path) == [folder]
+    assert [figures["epoch"] for figures in load_checkpoint(folder / "checkpoint-epoch3.pth")["history"]] == [1, 2, 3]
+    assert (folder / "train.log").read_text().count("trainable parameters") == 2
+
+
+@pytest.mark.parametrize(("signum", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+def test_a_signal_ends_the_run_with_its_state_saved(make, tmp_path, signum, workers):
+    config = make(trainer__epochs=10**6, trainer__save_period=10**6, data_loader__args__num_workers=workers)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), "-c", str(config)]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "COLUMNS": "80"},
+    ) as process:
+        try:
+            shown = next(line for line in process.stderr if re.search(r"^ +epoch +: 3$", line))
+            # Ctrl-C reaches all processes of a terminal, also the loader's.
+            os.killpg(process.pid, signum) if workers else process.send_signal(signum)
+            shown += process.stderr.read()
+            assert process.wait(timeout=60) == 128 + signum, shown
+        finally:
+            process.kill()
+    assert "Traceback" not in shown
+    assert shown.count("once more stops at once") == 1
+    (folder,) = run_folders(tmp_path)
+    (path,) = folder.glob("checkpoint-*.pth")
+    checkpoint = load_checkpoint(path)
+    assert f"python train.py -r {path}" in shown
+    assert checkpoint["epoch"] >= 3
+    assert checkpoint["epoch"] == len((folder / "metrics.jsonl").read_text().splitlines())
+
+    epochs = f"trainer.epochs={checkpoint['epoch'] + 1}"
+    assert run("train", "-r", path, "--set", epochs, "data_loader.args.num_workers=0") == 0
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == checkpoint["epoch"] + 1
+
+
+def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
+    changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
+    config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(
+        [*command, "-c", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = run_folders(tmp_path)
+    assert done.stderr.count("trainable parameters") == 1
+    checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
+
+    trainer = tiny_run(tiny_data, tmp_path / "one", **changes)
+    load_weights(trainer.model, checkpoint["state_dict"], folder)
+    alone = trainer._valid_epoch(2)
+    figures = checkpoint["history"][-1]
+    assert {name: figures[f"val_{name}"] for name in alone} == pytest.approx(alone, rel=1e-5)
+    n_items = len(predict(trainer.model, trainer.frontend, trainer.valid_data_loader, trainer.device).index)
+    assert n_items == len(trainer.data_loader.valid_indices)

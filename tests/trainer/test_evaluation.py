@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny_run
+from trainer.evaluation import evaluate, load_trained, predict_folder, write_predictions
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_data, tmp_path_factory):
+    """A network for task 2-2, trained a little."""
+    changes = {"data_loader__args__task": 2, "data_loader__args__level": 2, "arch__args__label_dim": 5}
+    augment = {"time_masks": 3, "time_width": 0.5}
+    run = tiny_run(
+        tiny_data,
+        tmp_path_factory.mktemp("saved"),
+        trainer__epochs=3,
+        metrics=["score_task2"],
+        arch__args__dropout=0.5,
+        data_loader__args__augment=augment,
+        data_loader__args__balance="oversample",
+        **changes,
+    )
+    run.train()
+    return run.to_test()
+
+
+@pytest.fixture
+def trained(checkpoint):
+    return load_trained(checkpoint, CPU)
+
+
+def test_the_validation_figures_of_the_training_come_out_again(checkpoint, trained):
+    figures = load_checkpoint(checkpoint)["history"][trained.epoch - 1]
+    metrics = evaluate(trained, "valid").metrics
+    assert metrics["score"] == pytest.approx(figures["val_score_task2"])
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 13), ("inter", 4), ("intra", 6), ("test", 10), (None, 10)])
+def test_a_split_is_evaluated_whole_each_item_once(trained, split, count):
+    report = evaluate(trained, split)
+    n_valid = evaluate(trained, "valid").metrics["n"] if split == "train" else 0
+    assert report.metrics["n"] + n_valid == (18 if split == "train" else count)
+    assert report.predictions["wav_name"].is_unique
+    assert report.metrics["split"] == (split or "test")
+    assert ({"inter", "intra"} <= report.metrics.keys()) == (count == 10)
+
+
+def test_evaluating_twice_gives_the_same(trained):
+    one, other = evaluate(trained, "test"), evaluate(trained, "test")
+    assert one.predictions.equals(other.predictions)
+    assert one.metrics == other.metrics
+
+
+def test_a_report_says_what_it_was_made_with(checkpoint, trained):
+    metrics = evaluate(trained).metrics
+    assert metrics["checkpoint"] == str(checkpoint)
+    assert metrics["epoch"] == trained.epoch
+    assert metrics["task"] == "2-2"
+    assert "commit" in metrics["environment"]
+    assert metrics["config"] == load_checkpoint(checkpoint)["config"]
+    assert metrics["data"] == evaluate(trained).metrics["data"]
+
+
+def test_without_a_test_set_the_validation_is_taken(checkpoint, own_data):
+    for table in own_data.glob("task*.csv"):
+        rows = table.read_text().splitlines()
+        table.write_text("\n".join([rows[0], *(row for row in rows if ",train," in row)]) + "\n")
+    trained = load_trained(checkpoint, CPU, {"data_dir": str(own_data)})
+    assert evaluate(trained).metrics["split"] == "valid"
+    with pytest.raises(UserError, match="has no items of split test"):
+        evaluate(trained, "test")
+
+
+def test_a_split_that_is_not_there_names_those_that_are(trained):
+    with pytest.raises(UserError, match="its splits: inter, intra, train"):
+        evaluate(trained, "tset")
+
+
+def test_a_model_trained_without_validation_has_none(tiny_data, tmp_path):
+    run = tiny_run(
+        tiny_data, tmp_path, trainer__epochs=1, trainer__monitor="off", data_loader__args__validation_split=0
+    )
+    run.train()
+    with pytest.raises(UserError, match="without validation"):
+        evaluate(load_trained(run.to_test(), CPU), "valid")
+
+
+def test_other_features_than_those_of_the_training_are_refused(checkpoint, own_data):
+    path = own_data / "processed_stft" / "meta.json"
+    meta = json.loads(path.read_text())
+    meta["params"] = {"window_ms": 99}
+    path.write_text(json.dumps(meta))
+    with pytest.raises(UserError, match="was trained on features with params"):
+        evaluate(load_trained(checkpoint, CPU, {"data_dir": str(own_data)}), "test")
+
+
+def test_data_that_changed_since_the_training_is_said_where_it_matters(checkpoint, own_data, caplog):
+    trained = load_trained(checkpoint, CPU, {"data_dir": str(own_data)})
+    evaluate(trained, "valid")
+    assert "not that of the training" not in caplog.text
+    table = own_data / "task2.csv"
+    rows = table.read_text().splitlines()
+    train = [row for row in rows if ",train," in row]
+    table.write_text("\n".join(row for row in rows if row != train[0]) + "\n")
+    evaluate(trained, "valid")
+    assert "not that of the training" in caplog.text
+
+
+def test_a_folder_of_the_same_audio_gets_the_same_predictions(tiny_data, trained, tmp_path):
+    folder = tiny_data / "BioCAS2022" / "train2022_wav"
+    predictions = predict_folder(trained, folder, batch_size=5)
+    stored = [evaluate(trained, split).predictions for split in ("train", "valid")]
+    expected = {row.wav_name: row.prediction for table in stored for row in table.itertuples()}
+    assert len(predictions) == 18
+    assert predictions == expected
+    assert len(set(predictions.values())) > 1
+    write_predictions(predictions, tmp_path / "deep" / "out.json")
+    assert json.loads((tmp_path / "deep" / "out.json").read_text()) == expected
+
+
+def test_a_folder_may_have_folders_and_other_files(tiny_data, trained, tmp_path):
+    wavs = sorted((tiny_data / "BioCAS2022" / "train2022_wav").glob("*.wav"))
+    (tmp_path / "b").mkdir()
+    shutil.copy(wavs[0], tmp_path / "z.wav")
+    shutil.copy(wavs[1], tmp_path / "b" / "a.WAV")
+    (tmp_path / "notes.txt").write_text("no audio")
+    assert list(predict_folder(trained, tmp_path)) == ["b/a.WAV", "z.wav"]
+
+
+def test_waveform_models_predict_folders_too(tiny_data, tmp_path):
+    changes = {"input_dir": None, "frontend": "stft", "duration": 1.0, "task": 2}
+    changes = {f"data_loader__args__{key}": value for key, value in changes.items()}
+    run = tiny_run(tiny_data, tmp_path, trainer__epochs=1, metrics=[], arch__args__label_dim=3, **changes)
+    run.train()
+    trained = load_trained(run.to_test(), CPU)
+    stored = [evaluate(trained, split).predictions for split in ("train", "valid")]
+    expected = {row.wav_name: row.prediction for table in stored for row in table.itertuples()}
+    assert predict_folder(trained, tiny_data / "BioCAS2022" / "train2022_wav", batch_size=4) == expected
+
+
+def test_predictions_of_a_broken_file_name_it(trained, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"broken\.wav"):
+        predict_folder(trained, tmp_path)
+
+
+def test_predictions_that_cannot_be_written_are_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_predictions({}, tmp_path / "file" / "out.json")
+
+
+def test_the_model_is_that_of_the_checkpoint_in_evaluation_mode(checkpoint, trained):
+    state = load_checkpoint(checkpoint)["state_dict"]
+    assert all(torch.equal(value, state[name]) for name, value in trained.model.state_dict().items())
+    assert not trained.model.training
+    assert trained.classes == ("Normal", "Poor Quality", "CAS", "DAS", "CAS & DAS")
+    assert np.isfinite(trained.spec.mean)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from utils.device import autocast, choose_device, choose_precision, plain_module
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_warning(no_gpu, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert choose_device(1) == torch.device("cpu")
+    assert "there is no GPU" in caplog.text
+
+
+@pytest.mark.parametrize("n_gpu", [None, 0])
+def test_the_cpu_is_no_surprise_where_no_gpu_is_asked_for(no_gpu, caplog, n_gpu):
+    assert choose_device(n_gpu) == torch.device("cpu")
+    assert not caplog.text
+
+
+def test_a_gpu_is_used_unless_none_is_wanted(two_gpus):
+    assert choose_device(None) == choose_device(1) == torch.device("cuda", 0)
+    assert choose_device(0) == torch.device("cpu")
+
+
+def test_each_process_has_its_own_gpu(two_gpus, monkeypatch, caplog):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device(2) == torch.device("cuda", 1)
+    assert not caplog.text
+
+
+def test_more_gpus_than_processes_name_torchrun(two_gpus, caplog):
+    choose_device(2)
+    assert "torchrun --nproc_per_node=2" in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_precision_is_that_of_the_matrix_products(precision):
+    cpu = torch.device("cpu")
+    assert choose_precision(precision, cpu) == precision
+    with autocast(precision, cpu):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@pytest.mark.parametrize(("has_amx", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_only_where_the_hardware_computes_it(monkeypatch, has_amx, precision):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert choose_precision("auto", torch.device("cpu")) == precision
+
+
+def test_a_model_of_one_process_has_no_wrapper():
+    model = nn.Linear(1, 1)
+    assert plain_module(model) is model
