@@ -51,7 +51,8 @@ class RespDataLoader(BaseDataLoader):
         duration: with `input_dir` null, seconds to cut or pad to; null pads each batch to its longest.
         rate: with `input_dir` null, samples a second of the waveforms.
         split: of the table: "train" or another, or several joined by "+" ("inter+intra").
-        normalize: bring features to mean 0 and deviation 1 over the training items.
+        normalize: bring features to mean 0 and deviation 1 over the training items; a number is the deviation to
+            bring them to (AudioSet weights of the AST were trained on 0.5).
         seed: of split and order; the config's `seed` unless given.
         rank, world_size: this process and how many there are.
 
@@ -77,7 +78,7 @@ class RespDataLoader(BaseDataLoader):
         duration: float | None = None,
         rate: int = 8000,
         split: str = "train",
-        normalize: bool = True,
+        normalize: bool | float = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -97,7 +98,13 @@ class RespDataLoader(BaseDataLoader):
             rank,
             world_size,
         )
-        self.input_spec = self._input_spec(input_dir, frontend, normalize)
+        if not normalize >= 0:
+            raise UserError("data_loader.args.normalize", f"is {normalize}", "expected true, false or a deviation")
+        spec = self._input_spec(input_dir, frontend)
+        if normalize and spec.method and len(self.train_indices):
+            mean, std = self._statistics(spec)
+            spec = replace(spec, mean=mean, std=std / normalize)
+        self.input_spec = spec
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,14 +146,12 @@ class RespDataLoader(BaseDataLoader):
         """A loader of "train" or "valid" items in their order, each once, not augmented."""
         return self.ordered(self.train_indices if part == "train" else self.valid_indices)
 
-    def _input_spec(self, input_dir: str | None, frontend: str | dict[str, Any] | None, normalize: bool) -> InputSpec:
+    def _input_spec(self, input_dir: str | None, frontend: str | dict[str, Any] | None) -> InputSpec:
+        """What the input is, before normalisation."""
         dataset: RespDataset = self.dataset
         if dataset.store:
             meta = dataset.store.meta
-            spec = {"method": meta.method, "params": meta.params, "shape": tuple(meta.shape), "weights": meta.weights}
-            if normalize and len(self.train_indices):
-                spec["mean"], spec["std"] = statistics(dataset.store, dataset.places[self.train_indices])
-            return InputSpec(input_dir=input_dir, **spec)
+            return InputSpec(meta.method, meta.params, input_dir, tuple(meta.shape), weights=meta.weights)
         samples = round(dataset.duration * dataset.rate) if dataset.duration else -1
         common = {"rate": dataset.rate, "duration": dataset.duration}
         if frontend is None:
@@ -157,14 +162,12 @@ class RespDataLoader(BaseDataLoader):
         params = feature.checked(params, "data_loader.args.frontend")
         shape = tuple(feature(torch.zeros(dataset.rate), dataset.rate, **params).shape)
         weights = weights_fingerprint(params["weights"]) if "weights" in params else None
-        spec = InputSpec(method, params, shape=shape, weights=weights, **common)
-        if normalize and len(self.train_indices):
-            mean, std = self._measured(spec)
-            spec = replace(spec, mean=mean, std=std)
-        return spec
+        return InputSpec(method, params, shape=shape, weights=weights, **common)
 
-    def _measured(self, spec: InputSpec, most: int = 256) -> tuple[float, float]:
+    def _statistics(self, spec: InputSpec, most: int = 256) -> tuple[float, float]:
         """Mean and deviation of the features of evenly spaced training items."""
+        if self.dataset.store:
+            return statistics(self.dataset.store, self.dataset.places[self.train_indices])
         chosen = self.train_indices[np.unique(np.linspace(0, len(self.train_indices) - 1, most).astype(int))]
         frontend = Frontend(spec).eval()
         batches = OrderedLoader(

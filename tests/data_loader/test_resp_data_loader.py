@@ -140,6 +140,15 @@ def test_features_are_normalised_by_the_training_items(tiny_data):
     assert abs(values.std() - 1) < 0.01
 
 
+def test_features_can_be_brought_to_another_deviation(tiny_data):
+    resp = loader(tiny_data, **STFT, normalize=0.5)
+    values = torch.cat([resp.frontend().eval()(batch.data).flatten() for batch in batches(resp)])
+    assert abs(values.std() - 0.5) < 0.01
+    assert loader(tiny_data, **STFT, normalize=False).input_spec.std == 1.0
+    with pytest.raises(UserError, match="expected true, false or a deviation"):
+        loader(tiny_data, **STFT, normalize=-1.0)
+
+
 def test_augmentation_is_for_training_only(tiny_data):
     resp = loader(tiny_data, **STFT, augment={"time_masks": 2, "time_width": 0.3})
     frontend, batch = resp.frontend(), batches(resp)[0]
