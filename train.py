@@ -45,7 +45,7 @@ def main(args: Namespace) -> None:
     choose_visible_devices(args.device)
     import torch
 
-    from base.base_trainer import announce_run
+    from base.run_files import announce_run
     from logger.log import setup_logging
     from trainer.check import check_config
     from trainer.setup import make_trainer

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-import shutil
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from base.run_files import checkpoints_of, publish, write_text
 from logger.log import get_logger
 from utils.checkpoint import load_checkpoint, load_weights, pack_checkpoint, save_checkpoint
 from utils.cli import Stopped
@@ -24,7 +23,6 @@ from utils.config import ConfigParser
 from utils.device import plain_module
 from utils.distributed import rank
 from utils.errors import UserError
-from utils.files import atomic_path, atomic_write_text
 
 logger = get_logger(__name__)
 
@@ -220,7 +218,7 @@ class BaseTrainer(ABC):
         self._saved, self._unsaved = path, None
         if self.keep_last:
             # Later ones, of a run that went on from an earlier epoch, are left alone until it comes to them.
-            earlier = [old for number, old in _checkpoints(folder) if number <= epoch]
+            earlier = [old for number, old in checkpoints_of(folder) if number <= epoch]
             for old in earlier[: -self.keep_last]:
                 old.unlink()
         if self.mnt_metric is None:
@@ -266,49 +264,9 @@ class BaseTrainer(ABC):
     def _write_history(self) -> None:
         if rank() == 0:
             lines = "".join(json.dumps(figures) + "\n" for figures in self.history)
-            _write(self.config.save_dir / "metrics.jsonl", lines)
+            write_text(self.config.save_dir / "metrics.jsonl", lines)
 
 
 def epoch_seed(*numbers: int) -> int:
     """A seed for ``torch.manual_seed`` that depends on all numbers, in their order."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run with their epochs, the newest last."""
-    found = [
-        (re.fullmatch(r"checkpoint-epoch(\d+)\.pth", path.name), path) for path in folder.glob("checkpoint-*.pth")
-    ]
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def announce_run(config: ConfigParser) -> None:
-    """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on."""
-    _write(config.save_root / "newest_run.txt", f"{config.save_dir}\n")
-    best = config.save_dir / "model_best.pth"
-    if best.is_file():
-        # A run that goes on has one already.
-        publish(best, config.save_root)
-
-
-def publish(path: Path, save_root: Path) -> None:
-    """Have ``<save_root>/model_best.pth`` be this checkpoint, if its run is the newest."""
-    newest = save_root / "newest_run.txt"
-    if newest.is_file() and newest.read_text(encoding="utf-8").strip() != str(path.parent):
-        return
-    try:
-        with atomic_path(save_root / "model_best.pth") as aside:
-            try:
-                os.link(path, aside)
-            except OSError:
-                # A file system without hard links.
-                shutil.copyfile(path, aside)
-    except OSError as error:
-        raise UserError(save_root / "model_best.pth", f"cannot be written: {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        atomic_write_text(path, text)
-    except OSError as error:
-        raise UserError(path, f"cannot be written: {error.strerror}", "free some space") from error

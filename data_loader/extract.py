@@ -273,7 +273,7 @@ def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: in
         counts = context.Queue()
         pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (recipe, counts))
         try:
-            with _interrupts_ignored():
+            with _signals_put_off():
                 # The workers are started here.
                 futures = [pool.submit(_work, job) for job in jobs]
             waiting = set(futures)
@@ -298,19 +298,25 @@ def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: in
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started within the block ignore Ctrl-C: it is for this one, which ends its workers itself.
+def _signals_put_off() -> Iterator[None]:
+    """For starting processes: SIGTERM comes when the block is left, and Ctrl-C is ignored.
 
-    A worker that is still importing would answer it with a traceback.
+    The processes inherit the latter: Ctrl-C is for this one, which ends its workers itself. A worker that is still
+    starting would answer either with a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    came: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminate = signal.signal(signal.SIGTERM, lambda signum, frame: came.append(signum))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
+    for signum in came:
+        signal.raise_signal(signum)
 
 
 _worker: dict[str, Any] = {}

@@ -46,3 +46,11 @@ def real_data() -> Path:
     if not (REAL / "BioCAS2022").is_dir():
         pytest.skip("the SPRSound recordings are not here")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def real_tables(real_data):
+    """The tables of the real training set, in memory; its folder is not written to."""
+    from data_loader.tables import build_tables
+
+    return build_tables(real_data)

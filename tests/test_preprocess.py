@@ -195,9 +195,10 @@ def test_a_signal_ends_the_run_and_its_workers(tmp_path, tiny_data, signum):
         text=True,
         start_new_session=True,
     )
-    # The tables are printed just before the features are begun.
-    while "intra" not in process.stdout.readline():
-        assert process.poll() is None
+    # The bar is shown just before the workers are started.
+    shown = ""
+    while "ast_wav2vec:" not in shown:
+        shown += process.stderr.read(1) or pytest.fail(f"ended before it computed: {shown}")
     os.killpg(process.pid, signum) if signum == signal.SIGINT else process.send_signal(signum)
     # Returns when nobody holds the pipes any more, and the workers inherit them.
     _, err = process.communicate(timeout=60)

@@ -17,15 +17,15 @@ def choose_device(n_gpu: int | None) -> torch.device:
     """The device to compute on.
 
     Args:
-        n_gpu: what a config or ``-d`` asks for: 0 is the CPU, 1 or more a GPU; None takes a GPU where there is one. One process
-            uses one GPU; `torchrun` starts several.
+        n_gpu: what a config or ``-d`` asks for: 0 is the CPU, 1 or more a GPU; None takes one where there is one. One
+            process uses one GPU; `torchrun` starts several.
     """
     found = torch.cuda.device_count()
     if n_gpu == 0:
         return torch.device("cpu")
     if found == 0:
         if n_gpu:
-            logger.warning("%d asked for, but there is no GPU: the CPU computes", n_gpu)
+            logger.warning("%d GPU asked for, but there is no GPU: the CPU computes", n_gpu)
         return torch.device("cpu")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if n_gpu and n_gpu > processes:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-import base.base_trainer
-from base.base_trainer import BaseTrainer, announce_run, epoch_seed
+import base.run_files
+from base.base_trainer import BaseTrainer, epoch_seed
+from base.run_files import announce_run
 from tests.tiny import tiny_config
 from utils.checkpoint import load_checkpoint
 from utils.cli import Stopped
@@ -314,7 +315,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_checkpoint(make, monkeypat
         trainer.train()
     assert epoch_of(trainer.config.save_dir / "checkpoint-epoch2.pth") == 2
     assert epoch_of(trainer.config.save_dir / "model_best.pth") == 2
-    monkeypatch.setattr(base.base_trainer, "atomic_write_text", full)
+    monkeypatch.setattr(base.run_files, "atomic_write_text", full)
     with pytest.raises(UserError, match="cannot be written"):
         make([1])
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from data_loader.classes import resp_classes
 from data_loader.splits import missing_classes, split_items
-from data_loader.tables import build_tables
 from utils.errors import UserError
 
 ITEMS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), min_size=20, max_size=200)
@@ -123,8 +122,8 @@ def test_no_validation_keeps_all_items():
 
 
 @pytest.mark.real
-def test_folds_of_the_real_set_are_stratified_by_patient(real_data):
-    table = build_tables(real_data).of(1)
+def test_folds_of_the_real_set_are_stratified_by_patient(real_tables):
+    table = real_tables.of(1)
     labels = table["label_12"].map(resp_classes(1, 2).index).to_numpy()
     for fold in range(5):
         split = split_items(labels, table["patient_id"], table["event_id"], {"folds": 5, "fold": fold})

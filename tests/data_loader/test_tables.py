@@ -35,8 +35,8 @@ def put(data_dir, stem, record="Normal", events=(), seconds=1.0):
 
 
 @pytest.mark.real
-def test_the_counts_of_the_real_training_set_come_out_exactly(real_data):
-    tables = build_tables(real_data)
+def test_the_counts_of_the_real_training_set_come_out_exactly(real_tables):
+    tables = real_tables
     assert not tables.bad
     assert dict(tables.task2["label_22"].value_counts()) == REAL_RECORDS
     assert dict(tables.task1["label_12"].value_counts()) == REAL_EVENTS
