@@ -89,7 +89,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     """
     config = trained.config
     args = config.get("data_loader.args", {})
-    present = set(read_table(data_folder(args), args["task"], args.get("filtered", False))["split"])
+    present = set(read_table(data_folder(args), args.get("task", 1), args.get("filtered", False))["split"])
     tests = [name for name in ("inter", "intra", "test") if name in present]
     if split is None:
         split = "test" if tests else "valid"
@@ -101,6 +101,8 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
             logger.warning("the data is not that of the training: items of %s may have been on the other side", split)
         if split == "valid" and not len(loader.valid_indices):
             raise UserError("--split valid", "the checkpoint was trained without validation", "take another split")
+        if split == "valid" and config.get("trainer.monitor", "off").split()[-1].startswith("val_"):
+            logger.warning("the epoch was chosen on these very items: the scores are a little too good")
     else:
         table_split = "+".join(tests) if split == "test" and tests else split
         loader = make_loader(config.changed("data_loader.args", split=table_split, validation_split=0, shuffle=False))

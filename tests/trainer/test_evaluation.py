@@ -55,6 +55,16 @@ def test_a_split_is_evaluated_whole_each_item_once(trained, split, count):
     assert ({"inter", "intra"} <= report.metrics.keys()) == (count == 10)
 
 
+def test_scores_on_the_items_that_the_epoch_was_chosen_on_come_with_a_warning(tiny_data, tmp_path, caplog):
+    changes = {"metrics": ["accuracy"], "trainer__epochs": 1}
+    for monitor, warned in (("max val_accuracy", True), ("off", False)):
+        caplog.clear()
+        run = tiny_run(tiny_data, tmp_path / str(warned), trainer__monitor=monitor, **changes)
+        run.train()
+        evaluate(load_trained(run.to_test(), CPU), "valid")
+        assert ("too good" in caplog.text) is warned
+
+
 def test_evaluating_twice_gives_the_same(trained):
     one, other = evaluate(trained, "test"), evaluate(trained, "test")
     assert one.predictions.equals(other.predictions)
