@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.arguments import matches
 from utils.errors import UserError, nearest
 
 
@@ -51,9 +52,7 @@ class Augmentation:
         for key, value in values.items():
             if key not in known:
                 raise UserError(f"{where}.{key}", "is unknown", nearest(key, known))
-            if isinstance(value, bool) or (
-                not isinstance(value, (int, float)) and not (key == "noise_db" and value is None)
-            ):
+            if not matches(value, float | None if key == "noise_db" else float):
                 raise UserError(f"{where}.{key}", f"is {value!r}, not a number")
         for key in ("shift", "time_width", "freq_width"):
             if not 0 <= values.get(key, 0) <= 1:
@@ -61,6 +60,9 @@ class Augmentation:
         for key in ("time_masks", "freq_masks", "time_axis", "freq_axis"):
             if not isinstance(values.get(key, 0), int):
                 raise UserError(f"{where}.{key}", f"is {values[key]!r}, not a whole number")
+        for key in ("gain_db", "time_masks", "freq_masks"):
+            if values.get(key, 0) < 0:
+                raise UserError(f"{where}.{key}", f"is {values[key]}", "expected at least 0")
         return cls(**values)
 
     def waveform(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -7,19 +7,10 @@ complete or it is not there, and an interrupted run goes on with the shards that
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import queue
 import shutil
-import signal
-import threading
 from collections.abc import Collection, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +18,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_loader.audio import cut_event, read_audio
-from data_loader.batching import similar_batches
-from data_loader.features import Feature, methods
+from data_loader.audio import read_audio
+from data_loader.features import Feature
 from data_loader.features.wav2vec_network import weights_fingerprint
-from data_loader.store import INDEX_COLUMNS, StoreMeta, encode, read_meta, source_digest
-from logger.progress import progress_bar
+from data_loader.shard_workers import compute_shards
+from data_loader.shards import Job, Recipe
+from data_loader.store import INDEX_COLUMNS, StoreMeta, read_meta, source_digest
 from utils.errors import UserError
-from utils.files import atomic_path, atomic_write_text, write_json
+from utils.files import atomic_write_text, write_json
 from utils.versions import library_versions
 
 SHARD_ITEMS = 512
-# Waveforms in memory at a time: 256 MB. A shard of SPRSound's recordings is less than that.
-MOST_SAMPLES = 64_000_000
-
-
-@dataclass(frozen=True)
-class Job:
-    """One shard to compute: which items, and where they go."""
-
-    task: int
-    name: str
-    items: list[tuple[str, int, int]]  # path relative to the data folder, start and end in ms (-1: to the end)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a worker process needs to know to compute any shard."""
-
-    data_dir: Path
-    folder: Path
-    method: str
-    params: dict[str, Any]
-    device: str
 
 
 def extract(
@@ -131,7 +100,9 @@ def extract(
     open_jobs = [job for job in jobs if not (partial / job.name).exists()]
     recipe = Recipe(data_dir, partial, feature.name, params, device)
     try:
-        _run(open_jobs, recipe, workers, progress, done=sum(len(job.items) for job in jobs if job not in open_jobs))
+        compute_shards(
+            open_jobs, recipe, workers, progress, done=sum(len(job.items) for job in jobs if job not in open_jobs)
+        )
     except BaseException:
         # Finished shards are kept to go on with; where there are none, neither is the folder.
         if not any(partial.glob("*.npy")):
@@ -257,145 +228,3 @@ def _index(task: int, table: pd.DataFrame) -> pd.DataFrame:
     index["shard"] = [_shard_name(task, number, len(table)) for number in position // SHARD_ITEMS]
     index["row"] = position % SHARD_ITEMS
     return index[INDEX_COLUMNS]
-
-
-def _run(jobs: list[Job], recipe: Recipe, workers: int, progress: bool, done: int) -> None:
-    total = done + sum(len(job.items) for job in jobs)
-    with progress_bar(total=total, initial=done, desc=recipe.method, unit="item", disable=not progress) as bar:
-        if workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                for count in _compute(job, recipe):
-                    bar.update(count)
-            return
-        # Not forked: a child of a process in which torch has run threads may hang.
-        context = multiprocessing.get_context("spawn")
-        others = set(multiprocessing.active_children())
-        counts = context.Queue()
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (recipe, counts))
-        try:
-            with _signals_put_off():
-                # The workers are started here.
-                futures = [pool.submit(_work, job) for job in jobs]
-            waiting = set(futures)
-            while waiting:
-                finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-                if count := _drain(counts):
-                    bar.update(count)
-                for future in finished:
-                    future.result()
-            if count := _drain(counts):
-                bar.update(count)
-        except BrokenProcessPool as error:
-            hint = "take fewer --workers and run again: finished shards are kept"
-            raise UserError("--workers", "a worker process was killed, perhaps for want of memory", hint) from error
-        except BaseException:
-            # Stopped or failed: what the others are at would be thrown away with the shard anyway.
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _signals_put_off() -> Iterator[None]:
-    """For starting processes: SIGTERM comes when the block is left, and Ctrl-C is ignored.
-
-    The processes inherit the latter: Ctrl-C is for this one, which ends its workers itself. A worker that is still
-    starting would answer either with a traceback.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, lambda signum, frame: came.append(signum))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
-    for signum in came:
-        signal.raise_signal(signum)
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(recipe: Recipe, counts: multiprocessing.Queue) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    # Stopping is the parent's business; it ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # One thread a process: the processes share the cores already.
-    torch.set_num_threads(1)
-    _worker.update(recipe=recipe, counts=counts)
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-
-def _work(job: Job) -> None:
-    for count in _compute(job, _worker["recipe"]):
-        _worker["counts"].put(count)
-
-
-def _drain(counts: multiprocessing.Queue) -> int:
-    total = 0
-    while True:
-        try:
-            total += counts.get_nowait()
-        except queue.Empty:
-            return total
-
-
-def _compute(job: Job, recipe: Recipe) -> Iterator[int]:
-    """Compute and write one shard; yields how many items each batch had."""
-    feature: Feature = methods[recipe.method]
-    shard: np.ndarray | None = None
-    for first, waveforms in _cut(job, recipe.data_dir):
-        for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size):
-            rows = [first + row for row in rows]
-            with torch.inference_mode():
-                features = feature(batch.to(recipe.device), rate, lengths, **recipe.params)
-            finite = features.flatten(1).isfinite().all(dim=1)
-            if not finite.all():
-                bad = job.items[rows[int((~finite).nonzero()[0, 0])]]
-                raise UserError(recipe.data_dir / bad[0], f"its feature {recipe.method} is not finite")
-            stored = encode(features, feature.unit_range, feature.repeats)
-            if shard is None:
-                shard = np.empty((len(job.items), *stored.shape[1:]), dtype=stored.dtype)
-            if stored.shape[1:] != shard.shape[1:]:
-                what = f"its feature {recipe.method} has the shape {stored.shape[1:]} at {rate} Hz, others have "
-                raise UserError(recipe.data_dir / job.items[rows[0]][0], f"{what}{shard.shape[1:]}", "resample it")
-            shard[rows] = stored
-            yield len(rows)
-    try:
-        with atomic_path(recipe.folder / job.name) as path, path.open("wb") as file:
-            np.save(file, shard, allow_pickle=False)
-    except OSError as error:
-        hint = "free some space and run again: finished shards are kept"
-        raise UserError(recipe.folder / job.name, f"cannot be written: {error.strerror}", hint) from error
-
-
-def _cut(job: Job, data_dir: Path) -> Iterator[tuple[int, list[tuple[np.ndarray, int]]]]:
-    """The waveforms of a job's items with their rates, at most `MOST_SAMPLES` at a time, and the number of the first.
-
-    A recording is decoded once for all its events.
-    """
-    waveforms: list[tuple[np.ndarray, int]] = []
-    first = samples = 0
-    path, recording, rate = None, np.zeros(0, np.float32), 0
-    for number, (item_path, start_ms, end_ms) in enumerate(job.items):
-        if item_path != path:
-            recording, rate = read_audio(data_dir / item_path)
-            path = item_path
-        waveform = cut_event(recording, rate, start_ms, end_ms)
-        if waveforms and samples + len(waveform) > MOST_SAMPLES:
-            yield first, waveforms
-            waveforms, first, samples = [], number, 0
-        waveforms.append((waveform, rate))
-        samples += len(waveform)
-    yield first, waveforms

@@ -20,14 +20,15 @@ _FILES_AT_ONCE = 256
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """All WAV and FLAC files below a folder, sorted.
+    """All WAV and FLAC files below a folder, sorted; hidden ones, which macOS leaves in archives, are left out.
 
     Raises:
         UserError: there is no such folder, or no such file in it.
     """
     if not folder.is_dir():
         raise UserError(folder, "there is no such folder")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    files = sorted(path for path in found if not path.name.startswith("."))
     if not files:
         raise UserError(folder, "holds no WAV or FLAC file")
     return files

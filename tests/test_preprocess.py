@@ -295,7 +295,7 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path, call, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_loader.extract.encode", interrupted)
+    monkeypatch.setattr("data_loader.shards.encode", interrupted)
     status, _, err = call(tmp_path, "--method", "stft", "--workers", "1")
     assert status == 130
     assert err == ["stopped: the same command goes on with what is missing"]

@@ -69,6 +69,10 @@ def test_masks_cover_whole_bands_and_stretches_with_the_mean():
         ({"time_masks": 1.5}, "not a whole number"),
         ({"shift": 3}, "between 0 and 1"),
         ({"gain_db": True}, "not a number"),
+        ({"gain_db": float("nan")}, "not a number"),
+        ({"gain_db": -3}, "at least 0"),
+        ({"time_masks": -1}, "at least 0"),
+        ({"shift": None}, "not a number"),
     ],
 )
 def test_a_wrong_key_or_value_is_said_with_its_config_key(values, what):

@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from data_loader import extract as extract_module
+from data_loader import shard_workers, shards
 from data_loader.audio import cut_event, read_audio
 from data_loader.extract import extract
 from data_loader.features import methods, register_feature
@@ -173,7 +174,7 @@ def test_a_killed_worker_is_one_error_and_the_run_goes_on_where_it_stopped(own_d
     folder, _ = run(own_data, force=True)
     undisturbed = contents(folder)
     shutil.rmtree(folder)
-    drain = extract_module._drain
+    drain = shard_workers._drain
 
     def kill_one(counts):
         # The first counts come while shards are being computed.
@@ -181,7 +182,7 @@ def test_a_killed_worker_is_one_error_and_the_run_goes_on_where_it_stopped(own_d
             multiprocessing.active_children()[0].kill()
         return count
 
-    monkeypatch.setattr(extract_module, "_drain", kill_one)
+    monkeypatch.setattr(shard_workers, "_drain", kill_one)
     with pytest.raises(UserError, match=r"worker process was killed.*--workers"):
         run(own_data, workers=2)
     assert not multiprocessing.active_children()
@@ -189,7 +190,7 @@ def test_a_killed_worker_is_one_error_and_the_run_goes_on_where_it_stopped(own_d
     partial = folder.with_name("processed_stft.partial")
     partial.mkdir(exist_ok=True)
     (partial / ".0123456789abcdef.tmp").write_bytes(b"half a shard")
-    monkeypatch.setattr(extract_module, "_drain", drain)
+    monkeypatch.setattr(shard_workers, "_drain", drain)
     run(own_data)
     assert contents(folder) == undisturbed
 
@@ -254,7 +255,7 @@ def test_recordings_that_do_not_fit_into_memory_together_give_the_same_features(
     folder, _ = run(own_data, force=True)
     names = sorted(path.name for path in folder.glob("*.npy"))
     together = [np.load(folder / name) for name in names]
-    monkeypatch.setattr(extract_module, "MOST_SAMPLES", 100_000)
+    monkeypatch.setattr(shards, "MOST_SAMPLES", 100_000)
     run(own_data, force=True)
     for name, expected in zip(names, together, strict=True):
         # Batches are other ones, and so may be the last bit of a value on the border between two steps.

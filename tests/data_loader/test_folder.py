@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 def test_files_are_found_at_any_depth_in_order(tmp_path):
     (tmp_path / "b").mkdir()
-    for name in ("c.wav", "b/a.FLAC", "a.wav", "notes.txt"):
+    for name in ("c.wav", "b/a.FLAC", "a.wav", "notes.txt", "b/._a.FLAC"):
         (tmp_path / name).write_bytes(b"")
     assert [path.relative_to(tmp_path).as_posix() for path in audio_files(tmp_path)] == ["a.wav", "b/a.FLAC", "c.wav"]
 
