@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 import torch
@@ -34,6 +35,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # A thread of gloo may still be letting go of the tensors of the last exchange, for which it needs Python's
+        # lock; the destructor of the group waits for that thread and holds the lock. Sleeping hands the lock over.
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 
