@@ -53,17 +53,15 @@ def compute_shards(jobs: list[Job], recipe: Recipe, workers: int, progress: bool
                     bar.update(count)
                 for future in finished:
                     future.result()
-            if count := _drain(counts):
-                bar.update(count)
+            bar.update(total - bar.n)
         except BrokenProcessPool as error:
             hint = "take fewer --workers and run again: finished shards are kept"
             raise UserError("--workers", "a worker process was killed, perhaps for want of memory", hint) from error
-        except BaseException:
-            # Stopped or failed: what the others are at would be thrown away with the shard anyway.
+        finally:
+            # All is done, or what is not is thrown away with its shard. Asked to end, a worker might wait for ever:
+            # for a lock that another one held when it was killed.
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
-            raise
-        finally:
             pool.shutdown(cancel_futures=True)
 
 
