@@ -58,7 +58,7 @@ def find_pairs(data_dir: Path) -> list[SourcePair]:
     return sorted(pairs.values(), key=lambda pair: (pair.split, pair.stem))
 
 
-NO_DATA_HINT = "fetch SPRSound with --download, or make the synthetic set with --demo"
+NO_DATA_HINT = "fetch SPRSound: python preprocess.py --download, or make the synthetic set: --demo"
 
 
 def _folders(data_dir: Path) -> dict[Path, list[Path]]:
