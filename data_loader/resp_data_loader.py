@@ -115,9 +115,9 @@ class RespDataLoader(BaseDataLoader):
         """``(classes,)`` int64: training items of each class."""
         return np.bincount(self.dataset.labels[self.train_indices], minlength=len(self.classes))
 
-    def frontend(self, spec: InputSpec | None = None) -> Frontend:
+    def frontend(self) -> Frontend:
         """The module that turns this loader's batches into model input."""
-        return Frontend(spec or self.input_spec, self.augmentation)
+        return Frontend(self.input_spec, self.augmentation)
 
     def split_indices(
         self, dataset: RespDataset, validation_split: float | int | dict[str, int]

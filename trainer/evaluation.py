@@ -94,8 +94,10 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     if split is None:
         split = "test" if tests else "valid"
         logger.info("no --split was named: this is %s", split)
+    # The checkpoint brings its own normalisation: none is measured on what is scored.
+    loading = config.changed("data_loader.args", normalize=False)
     if split in ("train", "valid"):
-        loader = make_loader(config)
+        loader = make_loader(loading)
         batches = loader.evaluation(split)
         if trained.data not in (None, loader.dataset.fingerprint()):
             logger.warning("the data is not that of the training: items of %s may have been on the other side", split)
@@ -105,7 +107,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
             logger.warning("the epoch was chosen on these very items: the scores are a little too good")
     else:
         table_split = "+".join(tests) if split == "test" and tests else split
-        loader = make_loader(config.changed("data_loader.args", split=table_split, validation_split=0, shuffle=False))
+        loader = make_loader(loading.changed("data_loader.args", split=table_split, validation_split=0, shuffle=False))
         batches = loader.evaluation("train")
     if loader.classes != trained.classes:
         raise UserError(trained.path, f"knows the classes {', '.join(trained.classes)}", "the task has others")
