@@ -67,22 +67,22 @@ def compute_shards(jobs: list[Job], recipe: Recipe, workers: int, progress: bool
 
 @contextlib.contextmanager
 def _signals_put_off() -> Iterator[None]:
-    """For starting processes: SIGTERM comes when the block is left, and Ctrl-C is ignored.
+    """For starting processes: SIGTERM and Ctrl-C come when the block is left.
 
-    The processes inherit the latter: Ctrl-C is for this one, which ends its workers itself. A worker that is still
-    starting would answer either with a traceback.
+    Ctrl-C is blocked, which the processes inherit: it is for this one, which ends its workers itself. A worker that is
+    still starting would answer either with a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     terminate = signal.signal(signal.SIGTERM, lambda signum, frame: came.append(signum))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for signum in came:
         signal.raise_signal(signum)
 
