@@ -1,16 +1,17 @@
-# Two commands: `make demo` and `make test`. Both set up everything they need in .venv.
+# `make demo` and `make test` set up everything they need in .venv; `make bench` needs data/SPRSound too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := data/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo   the whole job on a synthetic data set: preprocess, train, test"
 	@echo "make test   lint and the test suite"
 	@echo "make lint   lint alone"
+	@echo "make bench  the benchmarks, on data/SPRSound (under 15 minutes on 2 cores)"
 	@echo "make clean  remove the environment and the demo's files"
 
 $(VENV)/run: requirements.txt
@@ -21,6 +22,10 @@ $(VENV)/run: requirements.txt
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/run
 	$(BIN)/pip install -q -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: requirements-bench.txt $(VENV)/run
+	$(BIN)/pip install -q -r requirements-bench.txt
 	@touch $@
 
 demo: $(VENV)/run
@@ -36,6 +41,15 @@ test: lint
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Each stands alone and takes --help; the tables go to saved/benchmarks/.
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/preprocessing.py
+	$(BIN)/python benchmarks/wav2vec.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/frontend.py
+	$(BIN)/python benchmarks/inference.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

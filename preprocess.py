@@ -9,11 +9,12 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from utils.arguments import describe
-from utils.cli import Stopped, make_parser, one_line, positive, run_script
+from data_loader.feature_flags import declared_parameters
+from utils.cli import Stopped, make_parser, one_line, positive, quick_imports, run_script
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,14 +34,11 @@ A store is complete or it is not there; an interrupted run goes on where it stop
 
 def parser() -> ArgumentParser:
     """The command line; the parameters of the feature methods are read off their functions."""
-    from data_loader.features import methods
-
+    methods = declared_parameters()
     result = make_parser(__doc__, EPILOG)
-    result.add_argument("--method", choices=sorted(methods), help="the feature method; none writes the tables alone")
+    result.add_argument("--method", choices=methods, help="the feature method; none writes the tables alone")
     result.add_argument("--tasks", default="1,2", metavar="1,2", help="1 events, 2 recordings (default: both)")
-    result.add_argument(
-        "--workers", type=positive, default=os.cpu_count(), metavar="N", help="processes (default: cores)"
-    )
+    result.add_argument("--workers", type=positive, metavar="N", help="threads, each on one core (default: all cores)")
     result.add_argument("--limit", type=positive, metavar="N", help="only N recordings and their events, for a trial")
     result.add_argument(
         "--force", action="store_true", help="make an existing store anew, with the tasks of --tasks and no others"
@@ -56,44 +54,50 @@ def parser() -> ArgumentParser:
     either.add_argument("--demo", action="store_true", help="make the synthetic data set in the data folder first")
     source.add_argument("--url", help="the archive to download (default: the official repository's)")
     source.add_argument("--sha256", metavar="SUM", help="its checksum, if known")
-    for feature in methods.values():
-        group = result.add_argument_group(f"parameters of {feature.name}") if _flags(feature) else None
-        for name, default in _flags(feature).items():
-            flag = f"--{feature.name}-{name}".replace("_", "-")
-            meaning = describe(hints[name]) if (hints := get_type_hints(feature.compute)).get(name) else "a value"
-            shown = "null" if default is None else default
-            dest = f"{feature.name}.{name}"
-            group.add_argument(flag, dest=dest, metavar="VALUE", help=f"{meaning} (default: {shown})")
+    for method, parameters in methods.items():
+        group = result.add_argument_group(f"parameters of {method}")
+        for name, (default, meaning) in parameters.items():
+            # One network's weights serve several methods: --weights.
+            if name != "weights":
+                flag, shown = _flag(f"{method}.{name}"), "null" if default is None else default
+                help_text = f"{meaning} (default: {shown})"
+                group.add_argument(flag, dest=f"{method}.{name}", metavar="VALUE", help=help_text)
     return result
-
-
-def _flags(feature: Any) -> dict[str, Any]:
-    return {name: default for name, default in feature.defaults.items() if name != "weights"}
 
 
 def main(args: Namespace) -> None:
     """Get the data, write the tables, compute the features."""
-    from data_loader.features import methods
-    from data_loader.tables import build_tables, summary, write_tables
-    from logger.log import setup_logging
+    with quick_imports():
+        import torch
 
-    setup_logging(None)
-    data_dir = Path(args.data_dir or "data/SPRSound/")
-    tasks = parse_tasks(args.tasks)
+        from data_loader.features import methods
+        from utils.distributed import process_group
+
     check_flags(args, methods)
     params = feature_params(args, methods[args.method]) if args.method else {}
-    device = compute_device(args.compute_on)
-    get_data(args, data_dir)
+    # One process waits for another as long as that one computes.
+    with process_group(torch.device("cpu"), timeout=timedelta(days=7)):
+        run(args, Path(args.data_dir or "data/SPRSound/"), parse_tasks(args.tasks), params)
 
-    tables = build_tables(data_dir, progress=True)
-    report_bad(tables.bad, data_dir, args.skip_bad)
+
+def run(args: Namespace, data_dir: Path, tasks: list[int], params: dict[str, Any]) -> None:
+    """The steps; under torchrun, process 0 does alone what cannot be shared, and says what is done."""
+    from data_loader.tables import build_tables, summary, write_tables
+    from logger.log import setup_logging
+    from utils.distributed import first_process_does, rank
+
+    setup_logging(None)
+    device = compute_device(args.compute_on)
+    first_process_does(lambda: get_data(args, data_dir))
+    tables = build_tables(data_dir, progress=rank() == 0)
+    first_process_does(lambda: report_bad(tables.bad, data_dir, args.skip_bad))
     if tables.task2.empty:
         raise UserError(data_dir, "no recording is left, there is nothing to go on with", "mend the files named above")
     with one_error_for_a_full_disk(data_dir):
-        write_tables(tables, data_dir)
-    print(summary(tables), flush=True)
-    if args.method:
-        with one_error_for_a_full_disk(data_dir):
+        first_process_does(lambda: write_tables(tables, data_dir))
+        if rank() == 0:
+            print(summary(tables), flush=True)
+        if args.method:
             compute(args, data_dir, tables, tasks, params, device)
 
 
@@ -103,7 +107,9 @@ def compute(
     """Write the feature store, and say what was done."""
     from data_loader.extract import extract, stored_tasks
     from data_loader.features import methods
+    from utils.distributed import local_world_size, rank
 
+    workers = args.workers or max(1, (os.cpu_count() or 1) // local_world_size())
     if not args.force:
         # What the store holds already is compared with the data too.
         tasks = sorted({*tasks, *stored_tasks(data_dir / f"processed_{args.method}")})
@@ -114,16 +120,17 @@ def compute(
             params,
             {task: tables.of(task) for task in tasks},
             tables.digests,
-            workers=1 if device != "cpu" else args.workers,
+            workers=1 if device != "cpu" else workers,
             device=device,
             limit=args.limit,
             force=args.force,
-            progress=True,
+            progress=rank() == 0,
         )
     except (KeyboardInterrupt, Stopped):
         print("stopped: the same command goes on with what is missing", file=sys.stderr)
         raise
-    print(f"{folder}: {computed:,} items computed" if computed else f"{folder}: is complete already")
+    if rank() == 0:
+        print(f"{folder}: {computed:,} items computed" if computed else f"{folder}: is complete already")
 
 
 @contextlib.contextmanager
@@ -167,8 +174,10 @@ def compute_device(name: str) -> str:
     """
     import torch
 
+    from utils.distributed import local_rank
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return name
     match = re.fullmatch(r"cuda(?::(\d+))?", name)

@@ -7,7 +7,15 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from utils.cli import add_device_option, choose_visible_devices, make_parser, n_devices, positive, run_script
+from utils.cli import (
+    add_device_option,
+    choose_visible_devices,
+    make_parser,
+    n_devices,
+    positive,
+    quick_imports,
+    run_script,
+)
 from utils.errors import UserError
 
 EPILOG = """examples:
@@ -32,7 +40,12 @@ def parser() -> ArgumentParser:
     result.add_argument("--out-dir", metavar="DIR", help="where the report goes (default: next to the checkpoint)")
     result.add_argument("--wav", metavar="DIR", help="predict all WAV and FLAC files below DIR; needs no annotations")
     result.add_argument("--out", metavar="FILE", help="where the predictions of --wav go (JSON)")
-    result.add_argument("--bs", type=positive, metavar="N", help="batch size (default: that of the training)")
+    result.add_argument(
+        "--bs",
+        type=positive,
+        metavar="N",
+        help="batch size (default: that of the training, with --wav what suits the device)",
+    )
     add_device_option(result)
     return result
 
@@ -44,19 +57,26 @@ def main(args: Namespace) -> None:
     if args.wav and (args.split or args.out_dir):
         parser().error("--split and --out-dir are for a test, --wav and --out for a prediction")
     choose_visible_devices(args.device)
-    from logger.log import setup_logging
-    from trainer.evaluation import evaluate, load_trained, predict_folder, write_predictions
-    from utils.device import choose_device
+    with quick_imports():
+        from logger.log import setup_logging
+        from trainer.trained import load_trained
+        from utils.device import choose_device
 
     setup_logging(None)
     changes = {"data_dir": args.data_dir, "batch_size": args.bs}
     changes = {key: value for key, value in changes.items() if value is not None}
     trained = load_trained(Path(args.resume), choose_device(n_devices(args.device)), changes)
     if args.wav:
-        predictions = predict_folder(trained, Path(args.wav), args.bs or 32)
+        with quick_imports():
+            from trainer.folder_prediction import predict_folder, write_predictions
+
+        predictions = predict_folder(trained, Path(args.wav), args.bs)
         write_predictions(predictions, Path(args.out))
         print(f"{len(predictions)} predictions: {args.out}")
         return
+    with quick_imports():
+        from trainer.evaluation import evaluate
+
     report = evaluate(trained, args.split)
     out_dir = Path(args.out_dir) if args.out_dir else trained.path.parent / report.metrics["split"]
     try:

@@ -7,7 +7,15 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from utils.cli import add_device_option, choose_visible_devices, make_parser, n_devices, positive, run_script
+from utils.cli import (
+    add_device_option,
+    choose_visible_devices,
+    make_parser,
+    n_devices,
+    positive,
+    quick_imports,
+    run_script,
+)
 
 EPILOG = """examples:
   python train.py -c configs/task2_1_ast.json
@@ -43,16 +51,17 @@ def parser() -> ArgumentParser:
 def main(args: Namespace) -> None:
     """Read the config, build everything, train."""
     choose_visible_devices(args.device)
-    import torch
+    with quick_imports():
+        import torch
 
-    from base.run_files import announce_run
-    from logger.log import setup_logging
-    from trainer.check import check_config
-    from trainer.setup import make_trainer
-    from utils.checkpoint import load_checkpoint
-    from utils.config import ConfigParser
-    from utils.device import choose_device, make_deterministic
-    from utils.distributed import process_group, rank
+        from base.run_files import announce_run
+        from logger.log import setup_logging
+        from trainer.check import check_config
+        from trainer.setup import make_trainer
+        from utils.checkpoint import load_checkpoint
+        from utils.config import ConfigParser
+        from utils.device import choose_device, make_deterministic
+        from utils.distributed import process_group, rank
 
     setup_logging(None)
     saved = load_checkpoint(Path(args.resume))["config"] if args.resume else None

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from base.run_files import checkpoints_of, publish, write_text
+from base.saved_state import misfit, optimizer_misfit
 from logger.log import get_logger
+from utils.arguments import matches
 from utils.checkpoint import load_checkpoint, load_weights, pack_checkpoint, save_checkpoint
 from utils.cli import Stopped
 from utils.config import ConfigParser
@@ -25,6 +27,9 @@ from utils.distributed import rank
 from utils.errors import UserError
 
 logger = get_logger(__name__)
+
+# Parts of a checkpoint that may differ from the run's own in kind, and whose readers say so better.
+_LOOKED_AT_ELSEWHERE = {"config", "input", "classes", "data", "scaler"}
 
 
 class BaseTrainer(ABC):
@@ -247,10 +252,14 @@ class BaseTrainer(ABC):
             if saved.get(key) != self.config.get(key):
                 what = f"differs from that of {path}, which is {json.dumps(saved.get(key))}"
                 raise UserError(key, what, "a resumed run keeps it; start a new run to change it")
-        try:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-        except ValueError as error:
-            raise UserError(path, f"its optimizer state does not fit: {error}") from error
+        own = {key: value for key, value in self._state(0).items() if key not in _LOOKED_AT_ELSEWHERE}
+        if problem := (
+            misfit(checkpoint, own)
+            or optimizer_misfit(checkpoint["optimizer"], self.optimizer)
+            or (None if matches(checkpoint["history"], list[dict[str, float]]) else "history is no list of figures")
+        ):
+            raise UserError(path, f"does not fit this run: {problem}", "start a new run")
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch = checkpoint["epoch"] + 1
         self.history = checkpoint["history"]
         if saved["trainer"].get("monitor", "off") == self.config.get("trainer.monitor", "off"):

@@ -32,7 +32,7 @@ def announce_run(config: ConfigParser) -> None:
 def publish(path: Path, save_root: Path) -> None:
     """Have ``<save_root>/model_best.pth`` be this checkpoint, if its run is the newest."""
     newest = save_root / "newest_run.txt"
-    if newest.is_file() and newest.read_text(encoding="utf-8").strip() != str(path.parent):
+    if newest.is_file() and newest.read_text(encoding="utf-8", errors="surrogateescape").strip() != str(path.parent):
         return
     try:
         with atomic_path(save_root / "model_best.pth") as aside:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from data_loader.classes import EVENT_TYPES, RECORD_TYPES, canonical
 from utils.errors import UserError
+from utils.strict_json import read_json
 
 _AGE_TO_RECORDING = r"(?P<age>\d+(?:\.\d+)?)_(?P<gender>[01])_(?P<loc>p[1-8])_(?P<rec_id>\d+)"
 _NAME = re.compile(r"(?P<patient>\d+)_" + _AGE_TO_RECORDING)
@@ -87,9 +87,8 @@ def read_annotation(path: Path) -> Annotation:
             an event ends before it begins.
     """
     try:
-        # Some editors put a byte order mark in front of UTF-8.
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(path, f"is not a readable JSON file: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("event_annotation"), list):
         raise UserError(path, "has no list event_annotation")

@@ -1,41 +1,105 @@
-"""Batches of waveforms of similar length."""
+"""Batches, and what goes together in one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_BATCH_SECONDS = 320.0
+from utils.errors import UserError
+
+# On a GPU, seconds of audio at once: what bounds its memory.
+GPU_BATCH_SECONDS = 320.0
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        data: ``(batch, ...)`` features as stored (uint8 or float16), or waveforms ``(batch, samples)`` float32.
+        target: ``(batch,)`` int64 class indices.
+        index: ``(batch,)`` int64 item numbers in the data set.
+        lengths: ``(batch,)`` int64 samples that count in each waveform; None for features.
+    """
+
+    data: Tensor
+    target: Tensor
+    index: Tensor
+    lengths: Tensor | None = None
+
+
+def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | None) -> Tensor:
+    """A waveform ``(samples,)`` at another rate, cut to at most `duration` seconds."""
+    waveform = torch.from_numpy(np.ascontiguousarray(samples))
+    if rate != new_rate:
+        from torchaudio.functional import resample
+
+        waveform = resample(waveform, rate, new_rate)
+    return waveform[: round(duration * new_rate)] if duration else waveform
+
+
+def collate_resp(
+    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0
+) -> Batch | UserError:
+    """The collate_fn of RespDataLoader.
+
+    A batch that the store gathered is passed on, as is an error. Waveforms of different lengths are padded with zeros
+    to the longest, or to `samples_at_least` samples.
+    """
+    if isinstance(samples, (Batch, UserError)):
+        return samples
+    inputs, targets, indices = zip(*samples, strict=True)
+    target, index = torch.tensor(targets), torch.tensor(indices)
+    if inputs[0].ndim > 1:
+        return Batch(torch.stack(inputs), target, index)
+    lengths = torch.tensor([len(waveform) for waveform in inputs])
+    data = torch.zeros(len(inputs), max(int(lengths.max()), samples_at_least))
+    for row, waveform in enumerate(inputs):
+        data[row, : len(waveform)] = waveform
+    return Batch(data, target, index, lengths)
 
 
 def similar_batches(
-    waveforms: Sequence[tuple[np.ndarray, int]], batch_size: int
+    waveforms: Sequence[tuple[np.ndarray, int]], batch_size: int, batch_seconds: float = GPU_BATCH_SECONDS
 ) -> Iterator[tuple[list[int], Tensor, Tensor, int]]:
     """Batches of one rate and of similar length, so that little of a batch is padding.
 
     Args:
         waveforms: samples ``(samples,)`` float32 and rate of each.
-        batch_size: the most items in a batch; long ones come in smaller batches.
+        batch_size: the most items in a batch.
+        batch_seconds: the most seconds in a batch, padding included; a longer item comes alone.
 
     Yields:
         rows of `waveforms`, the batch ``(items, samples)`` float32 padded with zeros, lengths ``(items,)`` int64 and
         the rate.
     """
-    order = sorted(range(len(waveforms)), key=lambda row: (waveforms[row][1], len(waveforms[row][0])))
+    for rate in sorted({rate for _, rate in waveforms}):
+        same_rate = [row for row, (_, its_rate) in enumerate(waveforms) if its_rate == rate]
+        lengths = [len(waveforms[row][0]) for row in same_rate]
+        for part in similar_rows(lengths, batch_size, batch_seconds * rate):
+            rows = [same_rate[number] for number in part]
+            yield rows, *_padded([waveforms[row][0] for row in rows]), rate
+
+
+def similar_rows(lengths: Sequence[int], most_rows: int, most_samples: float) -> Iterator[list[int]]:
+    """Rows of similar length together, in ascending order of it.
+
+    Args:
+        lengths: of each row, in samples.
+        most_rows: the most rows together.
+        most_samples: the most samples together, padding to the longest included; a longer row comes alone.
+    """
     rows: list[int] = []
-    for row in order:
-        samples, rate = waveforms[row]
-        if rows:
-            full = len(rows) >= batch_size or len(rows) * len(samples) / rate > _MAX_BATCH_SECONDS
-            if full or waveforms[rows[0]][1] != rate:
-                yield rows, *_padded([waveforms[r][0] for r in rows]), waveforms[rows[0]][1]
-                rows = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if rows and (len(rows) >= most_rows or (len(rows) + 1) * lengths[row] > most_samples):
+            yield rows
+            rows = []
         rows.append(row)
     if rows:
-        yield rows, *_padded([waveforms[r][0] for r in rows]), waveforms[rows[0]][1]
+        yield rows
 
 
 def _padded(waveforms: list[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,30 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.audio import cut_event, read_audio
+from data_loader.batching import Batch, to_rate
 from data_loader.classes import resp_classes
+from data_loader.excerpt import read_excerpt
 from data_loader.store import FeatureStore, preprocess_command
 from data_loader.tables import read_table
 from logger.log import get_logger
 from utils.errors import UserError
 
 logger = get_logger(__name__)
-
-
-class Batch(NamedTuple):
-    """One batch.
-
-    Attributes:
-        data: ``(batch, ...)`` features as stored (uint8 or float16), or waveforms ``(batch, samples)`` float32.
-        target: ``(batch,)`` int64 class indices.
-        index: ``(batch,)`` int64 item numbers in the data set.
-        lengths: ``(batch,)`` int64 samples that count in each waveform; None for features.
-    """
-
-    data: Tensor
-    target: Tensor
-    index: Tensor
-    lengths: Tensor | None = None
 
 
 class RespDataset(Dataset):
@@ -73,7 +57,7 @@ class RespDataset(Dataset):
         self.classes = resp_classes(task, level)
         self.duration, self.rate = duration, rate
         table = read_table(self.data_dir, task, filtered)
-        present = sorted(set(table["split"]))
+        present = sorted(table["split"].unique())
         if absent := [split for split in splits if split not in present]:
             has = ", ".join(present) or "none"
             raise UserError(self.data_dir, f"has no items of split {absent[0]} for task {task}", f"its splits: {has}")
@@ -82,10 +66,15 @@ class RespDataset(Dataset):
         if self.store:
             table, self.places = self._stored(table)
         self.table = table
-        self.labels = table[f"label_{task}{level}"].map(self.classes.index).to_numpy(np.int64)
+        self.labels = pd.Index(self.classes).get_indexer(table[f"label_{task}{level}"]).astype(np.int64)
         self.patients = table["patient_id"].to_numpy()
-        stems = table["wav_name"].map(lambda name: Path(name).stem)
-        self.names = (stems + "_" + table["start_ms"].astype(str) if task == 1 else stems).to_numpy()
+
+    @property
+    def names(self) -> np.ndarray:
+        """``(items,)`` str, unique: the recording without its file's suffix, and of an event its start."""
+        of_file = {name: Path(name).stem for name in self.table["wav_name"].unique()}
+        stems = self.table["wav_name"].map(of_file)
+        return (stems + "_" + self.table["start_ms"].astype(str) if self.task == 1 else stems).to_numpy()
 
     def _stored(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         places = self.store.locate(table, self.task)
@@ -128,8 +117,9 @@ class RespDataset(Dataset):
                 return [self[index] for index in indices]
             except UserError as error:
                 return error
-        data = torch.from_numpy(self.store.gather(self.places[indices]))
-        return Batch(data, torch.from_numpy(self.labels[indices]), torch.tensor(indices))
+        items = np.array(indices)
+        data = torch.from_numpy(self.store.gather(self.places[items]))
+        return Batch(data, torch.from_numpy(self.labels[items]), torch.from_numpy(items))
 
     def fingerprint(self) -> str:
         """A digest of the items: names, cuts, labels and patients, and what the store was made from."""
@@ -139,38 +129,8 @@ class RespDataset(Dataset):
         return digest.hexdigest()
 
     def _waveform(self, index: int) -> Tensor:
-        row = self.table.iloc[index]
-        recording, rate = read_audio(self.data_dir / row["path"])
-        start_ms, end_ms = (int(row["start_ms"]), int(row["end_ms"])) if self.task == 1 else (0, -1)
-        return to_rate(cut_event(recording, rate, start_ms, end_ms), rate, self.rate, self.duration)
-
-
-def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | None) -> Tensor:
-    """A waveform ``(samples,)`` at another rate, cut to at most `duration` seconds."""
-    waveform = torch.from_numpy(np.ascontiguousarray(samples))
-    if rate != new_rate:
-        from torchaudio.functional import resample
-
-        waveform = resample(waveform, rate, new_rate)
-    return waveform[: round(duration * new_rate)] if duration else waveform
-
-
-def collate_resp(
-    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0
-) -> Batch | UserError:
-    """The collate_fn of RespDataLoader.
-
-    A batch that the store gathered is passed on, as is an error. Waveforms of different lengths are padded with zeros
-    to the longest, or to `samples_at_least` samples.
-    """
-    if isinstance(samples, (Batch, UserError)):
-        return samples
-    inputs, targets, indices = zip(*samples, strict=True)
-    target, index = torch.tensor(targets), torch.tensor(indices)
-    if inputs[0].ndim > 1:
-        return Batch(torch.stack(inputs), target, index)
-    lengths = torch.tensor([len(waveform) for waveform in inputs])
-    data = torch.zeros(len(inputs), max(int(lengths.max()), samples_at_least))
-    for row, waveform in enumerate(inputs):
-        data[row, : len(waveform)] = waveform
-    return Batch(data, target, index, lengths)
+        table, start_ms, end_ms = self.table, 0, -1
+        if self.task == 1:
+            start_ms, end_ms = int(table["start_ms"].iat[index]), int(table["end_ms"].iat[index])
+        samples, rate = read_excerpt(self.data_dir / table["path"].iat[index], start_ms, end_ms)
+        return to_rate(samples, rate, self.rate, self.duration)

@@ -1,15 +1,16 @@
 """Computing features and writing a store.
 
-The work is cut into shards of `SHARD_ITEMS` items. Each shard is computed by one process, written aside and renamed
-into ``processed_<method>.partial``; when all are there the folder is renamed to ``processed_<method>``. So a store is
-complete or it is not there, and an interrupted run goes on with the shards that are missing.
+The work is cut into jobs (see `jobs.py`). A job's shards are computed by one thread, written aside and renamed into
+``processed_<method>.partial``; when all are there the folder is renamed to ``processed_<method>``. So a store is
+complete or it is not there, and an interrupted run goes on with the shards that are missing. Under torchrun each
+process computes a share of the jobs into the same folder.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ import torch
 from data_loader.audio import read_audio
 from data_loader.features import Feature
 from data_loader.features.wav2vec_network import weights_fingerprint
-from data_loader.shard_workers import compute_shards
-from data_loader.shards import Job, Recipe
-from data_loader.store import INDEX_COLUMNS, StoreMeta, read_meta, source_digest
+from data_loader.jobs import Job, plan_jobs
+from data_loader.shard_workers import compute_jobs
+from data_loader.shards import Recipe
+from data_loader.store import StoreMeta, read_meta, source_digest
+from data_loader.store_index import read_index, write_index
+from utils.distributed import first_process_does, my_share, wait_for_all, world_size
 from utils.errors import UserError
-from utils.files import atomic_write_text, write_json
+from utils.files import write_json
 from utils.versions import library_versions
-
-SHARD_ITEMS = 512
 
 
 def extract(
@@ -50,12 +52,12 @@ def extract(
         params: all parameters of the method.
         tables: for each task, its table (see `tables.py`).
         digests: see `Tables.digests`.
-        workers: processes that compute; with 1 this process does.
+        workers: threads that compute, each on one core.
         limit: take only this many recordings, evenly spread over all of them, and their events.
         force: make an existing store anew.
 
     Returns:
-        The store's folder, and how many items were computed now (0 where the store was complete already).
+        The store's folder, and how many items were computed now, by all processes (0: the store was complete already).
 
     Raises:
         UserError: the store was made with other parameters or from other data, a file cannot be read, or a feature is
@@ -69,6 +71,7 @@ def extract(
         which = " and ".join(str(task) for task in tables)
         raise UserError(data_dir, f"holds no items of task {which} to compute features for", "see the counts above")
     rate = _a_rate(data_dir, tables)
+    params = first_process_does(lambda: feature.settled(params, device))
     shape = list(feature(torch.zeros(rate), rate, **params).shape)
     plan = StoreMeta(
         method=feature.name,
@@ -82,45 +85,76 @@ def extract(
         weights=weights_fingerprint(params["weights"]) if "weights" in params else None,
         versions=library_versions(("torch", "torchaudio", "scipy", "PyWavelets")),
     )
-    _finish_swap(folder)
-    existing = None
-    if folder.exists() and not force:
-        if not (folder / "meta.json").is_file():
-            raise UserError(folder, "is no feature store: it lacks meta.json", "--force makes it anew")
-        existing = read_meta(folder)
-        _refuse_other_origin(folder, existing, plan)
-        if set(plan.items) <= set(existing.items):
-            return folder, 0
-        kept = {task: existing.items[task] for task in existing.items}
-        plan = replace(plan, sources=existing.sources | plan.sources, items=kept | plan.items)
-        tables = {task: table for task, table in tables.items() if str(task) not in existing.items}
-
-    _prepare(partial, plan)
-    jobs = [job for task, table in tables.items() for job in _jobs(task, table)]
-    open_jobs = [job for job in jobs if not (partial / job.name).exists()]
+    todo = first_process_does(lambda: _start(folder, partial, plan, force))
+    if todo is None:
+        return folder, 0
+    existing, finished = todo
+    jobs, index = plan_jobs({task: table for task, table in tables.items() if str(task) not in existing})
+    missing = [Job({name: items for name, items in job.shards.items() if name not in finished}) for job in jobs]
+    open_jobs = [job for job in missing if job.shards]
+    mine = my_share(open_jobs)
     recipe = Recipe(data_dir, partial, feature.name, params, device)
     try:
-        compute_shards(
-            open_jobs, recipe, workers, progress, done=sum(len(job.items) for job in jobs if job not in open_jobs)
-        )
+        compute_jobs(mine, recipe, workers, progress)
     except BaseException:
         # Finished shards are kept to go on with; where there are none, neither is the folder.
-        if not any(partial.glob("*.npy")):
+        if world_size() == 1 and not any(partial.glob("*.npy")):
             shutil.rmtree(partial, ignore_errors=True)
         raise
+    wait_for_all()
+    first_process_does(lambda: _finish(folder, partial, plan, _read_existing(folder, force), index))
+    return folder, sum(job.n_items for job in open_jobs)
 
-    index = pd.concat([_index(task, table) for task, table in tables.items()])
+
+def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool) -> tuple[set[str], set[str]] | None:
+    """Look at what there is and make the folder for shards.
+
+    Returns:
+        The tasks of the store that stay, and the shards that an interrupted run finished; None where all is there.
+    """
+    _finish_swap(folder)
+    existing = _read_existing(folder, force)
     if existing:
-        old = pd.read_csv(folder / "index.csv", dtype={"wav_name": str, "shard": str})
-        for shard in sorted(set(old["shard"])):
+        _refuse_other_origin(folder, existing, plan)
+        if set(plan.items) <= set(existing.items):
+            return None
+        # Damage to what stays is found before the work, not after it.
+        read_index(folder, existing.shards)
+        plan = _joined(existing, plan)
+    _prepare(partial, plan)
+    return set(existing.items) if existing else set(), {path.name for path in partial.glob("*.npy")}
+
+
+def _read_existing(folder: Path, force: bool) -> StoreMeta | None:
+    """The description of a store that stays."""
+    if not folder.exists() or force:
+        return None
+    if not (folder / "meta.json").is_file():
+        raise UserError(folder, "is no feature store: it lacks meta.json", "--force makes it anew")
+    return read_meta(folder)
+
+
+def _joined(existing: StoreMeta, plan: StoreMeta) -> StoreMeta:
+    """The description of a store to which tasks are added."""
+    return replace(plan, sources=existing.sources | plan.sources, items=existing.items | plan.items)
+
+
+def _finish(folder: Path, partial: Path, plan: StoreMeta, existing: StoreMeta | None, index: pd.DataFrame) -> None:
+    """Add what is missing to the shards, and make them the store."""
+    if existing:
+        old = read_index(folder, existing.shards)
+        for shard in existing.shards:
             if not (partial / shard).exists():
                 shutil.copyfile(folder / shard, partial / shard)
         index = pd.concat([old, index]).sort_values(["task", "shard", "row"])
-    atomic_write_text(partial / "index.csv", index.to_csv(index=False, lineterminator="\n"))
-    write_json(partial / "meta.json", plan.to_json())
+        plan = _joined(existing, plan)
+    shards = index.groupby("shard").size().to_dict()
+    if absent := [name for name in shards if not (partial / name).is_file()]:
+        raise UserError(partial / absent[0], "is missing", "all processes must see one data folder; run again")
+    write_index(partial, index, shards)
+    write_json(partial / "meta.json", replace(plan, shards=shards).to_json())
     (partial / "plan.json").unlink()
     _swap(partial, folder)
-    return folder, sum(len(job.items) for job in open_jobs)
 
 
 def stored_tasks(folder: Path) -> set[int]:
@@ -202,29 +236,3 @@ def _remove(folder: Path) -> None:
         # A store kept on another disk: the link goes, the files stay, they are not ours to judge.
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _shard_name(task: int, number: int, n_items: int) -> str:
-    return f"task{task}-{number:05d}-of-{-(-n_items // SHARD_ITEMS):05d}.npy"
-
-
-def _items(task: int, table: pd.DataFrame) -> list[tuple[str, int, int]]:
-    if task == 1:
-        return list(zip(table["path"], table["start_ms"].astype(int), table["end_ms"].astype(int), strict=True))
-    return [(path, 0, -1) for path in table["path"]]
-
-
-def _jobs(task: int, table: pd.DataFrame) -> Iterator[Job]:
-    items = _items(task, table)
-    for number, start in enumerate(range(0, len(items), SHARD_ITEMS)):
-        yield Job(task, _shard_name(task, number, len(items)), items[start : start + SHARD_ITEMS])
-
-
-def _index(task: int, table: pd.DataFrame) -> pd.DataFrame:
-    position = np.arange(len(table))
-    index = pd.DataFrame({"task": task, "wav_name": table["wav_name"].to_numpy()})
-    for column in ("event_id", "start_ms", "end_ms"):
-        index[column] = table[column].to_numpy() if task == 1 else -1
-    index["shard"] = [_shard_name(task, number, len(table)) for number in position // SHARD_ITEMS]
-    index["row"] = position % SHARD_ITEMS
-    return index[INDEX_COLUMNS]

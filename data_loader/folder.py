@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data_loader.audio import read_audio
-from data_loader.batching import similar_batches
-from data_loader.dataset import Batch, collate_resp, to_rate
+from data_loader.batching import GPU_BATCH_SECONDS, Batch, collate_resp, similar_batches, to_rate
+from data_loader.encoding import encode
 from data_loader.features import methods
 from data_loader.frontend import InputSpec
 from data_loader.layout import AUDIO_SUFFIXES
-from data_loader.store import encode
 from utils.errors import UserError
 
-_FILES_AT_ONCE = 256
+# Files that are in memory together: some batches' worth, and no more than so many bytes of them.
+_GROUP_FILES = 32
+_GROUP_BYTES = 16_000_000
 
 
 def audio_files(folder: Path) -> list[Path]:
@@ -34,37 +36,66 @@ def audio_files(folder: Path) -> list[Path]:
     return files
 
 
-def folder_batches(files: list[Path], spec: InputSpec, batch_size: int) -> Iterator[Batch]:
-    """Batches of audio files, as `spec` says the model was trained; `index` counts in `files`.
+def file_groups(files: Sequence[Path]) -> list[range]:
+    """Which of the files to take together, in order; each group is small enough for memory."""
+    groups = []
+    start = size = 0
+    for number, path in enumerate(files):
+        try:
+            its_size = path.stat().st_size
+        except OSError as error:
+            raise UserError(path, f"is not a readable audio file: {error.strerror}") from error
+        if number > start and (number - start == _GROUP_FILES or size + its_size > _GROUP_BYTES):
+            groups.append(range(start, number))
+            start, size = number, 0
+        size += its_size
+    return [*groups, range(start, len(files))]
 
-    A bounded number of files is in memory at a time. Features are rounded as the store rounds them.
+
+def group_batches(
+    files: Sequence[Path], group: range, spec: InputSpec, batch_size: int, device: torch.device | str = "cpu"
+) -> Iterator[Batch]:
+    """Batches of a group of audio files, as `spec` says the model was trained; `index` counts in `files`.
+
+    Features are rounded as the store rounds them.
+
+    Args:
+        device: where to compute features; the batches are on the CPU.
 
     Raises:
         UserError: a file cannot be read.
     """
-    for start in range(0, len(files), _FILES_AT_ONCE):
-        waveforms = [read_audio(path) for path in files[start : start + _FILES_AT_ONCE]]
-        if spec.input_dir is None:
-            yield from _waveform_batches(waveforms, start, spec, batch_size)
-        else:
-            yield from _feature_batches(waveforms, start, spec, batch_size)
-
-
-def _feature_batches(waveforms: list, start: int, spec: InputSpec, batch_size: int) -> Iterator[Batch]:
-    feature = methods.lookup(spec.method, "method")
-    for rows, batch, lengths, rate in similar_batches(waveforms, min(batch_size, feature.batch_size)):
-        with torch.inference_mode():
-            features = feature(batch, rate, lengths, **spec.params)
-        data = torch.from_numpy(encode(features, feature.unit_range, feature.repeats))
-        yield Batch(data, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows) + start)
-
-
-def _waveform_batches(waveforms: list, start: int, spec: InputSpec, batch_size: int) -> Iterator[Batch]:
+    waveforms = [read_audio(files[number]) for number in group]
+    features = _features(files, group, waveforms, spec, torch.device(device)) if spec.input_dir is not None else None
     at_least = round(spec.duration * spec.rate) if spec.duration else 0
-    for first in range(0, len(waveforms), batch_size):
-        few = waveforms[first : first + batch_size]
-        samples = [
-            (to_rate(waveform, rate, spec.rate, spec.duration), 0, start + first + row)
-            for row, (waveform, rate) in enumerate(few)
-        ]
-        yield collate_resp(samples, at_least)
+    for start in range(0, len(group), batch_size):
+        rows = range(len(group))[start : start + batch_size]
+        if features is not None:
+            index = torch.tensor(group[start : start + batch_size])
+            yield Batch(torch.from_numpy(features[rows.start : rows.stop]), torch.zeros_like(index), index)
+        else:
+            samples = [(to_rate(*waveforms[row], spec.rate, spec.duration), 0, group[row]) for row in rows]
+            yield collate_resp(samples, at_least)
+
+
+def _features(
+    files: Sequence[Path],
+    group: range,
+    waveforms: Sequence[tuple[np.ndarray, int]],
+    spec: InputSpec,
+    device: torch.device,
+) -> np.ndarray:
+    """``(waveforms, ...)`` as a store would hold them."""
+    feature = methods.lookup(spec.method, "method")
+    shape = (spec.shape[0] // feature.repeats, *spec.shape[1:])
+    seconds = feature.batch_seconds if device.type == "cpu" else GPU_BATCH_SECONDS
+    features = np.empty((len(waveforms), *shape), dtype=np.uint8 if feature.unit_range else np.float16)
+    for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size, seconds):
+        with torch.inference_mode():
+            computed = feature(batch.to(device), rate, lengths, **spec.params)
+        stored = encode(computed, feature.unit_range, feature.repeats)
+        if stored.shape[1:] != shape:
+            what = f"its feature {spec.method} has the shape {stored.shape[1:]} at {rate} Hz, the model takes {shape}"
+            raise UserError(files[group[rows[0]]], what, "resample it")
+        features[rows] = stored
+    return features

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data_loader.augment import Augmentation
+from data_loader.batching import similar_rows
+from data_loader.encoding import decode
 from data_loader.features import Feature, methods
-from data_loader.store import decode
+from utils.arguments import check_arguments
+from utils.errors import UserError
+from utils.threads import thread_map
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,23 @@ class InputSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
-        return cls(**values | {"shape": tuple(values["shape"])})
+        """What `to_dict` gave.
+
+        Raises:
+            UserError: a value is missing, unknown or of another type or range.
+        """
+        given = check_arguments(cls, values, "input")
+        spec = cls(**given | {"shape": tuple(given["shape"])})
+        if spec.method is not None:
+            feature = methods.lookup(spec.method, "input.method")
+            spec = replace(spec, params=feature.checked(spec.params, "input.params"))
+        if spec.input_dir is None and (spec.rate is None or spec.rate < 1):
+            raise UserError("input.rate", f"is {spec.rate}")
+        if spec.input_dir is not None and spec.method is None:
+            raise UserError("input.method", "is missing")
+        if spec.std <= 0 or (spec.duration is not None and spec.duration <= 0):
+            raise UserError("input", f"has the deviation {spec.std} and the duration {spec.duration}")
+        return spec
 
 
 class Frontend(nn.Module):
@@ -71,14 +91,39 @@ class Frontend(nn.Module):
         Returns:
             ``(batch, *spec.shape)`` float32.
         """
-        if lengths is None:
-            features = decode(data, self._feature.repeats if self._feature else 1)
+        if lengths is not None and self._feature is None:
+            return self._augmented(data, lengths)
+        if lengths is not None:
+            features = self._computed(data, lengths)
         else:
-            waveforms = self.augmentation.waveform(data, lengths) if self.training else data
-            if self._feature is None:
-                return waveforms
-            with torch.no_grad():
-                features = self._feature(waveforms, self.spec.rate, lengths, **self.spec.params)
+            features = decode(data, self._feature.repeats if self._feature else 1)
         if (self.spec.mean, self.spec.std) != (0.0, 1.0):
             features = (features - self.spec.mean) / self.spec.std
         return self.augmentation.spectrogram(features) if self.training else features
+
+    def _augmented(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.augmentation.waveform(waveforms, lengths, generator) if self.training else waveforms
+
+    @torch.no_grad()
+    def _computed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Features of waveforms: on a GPU of all at once, on a CPU of few of similar length at a time."""
+        spec, feature = self.spec, self._feature
+        if waveforms.device.type != "cpu":
+            return feature(self._augmented(waveforms, lengths), spec.rate, lengths, **spec.params)
+        parts = list(similar_rows(lengths.tolist(), feature.batch_size, feature.batch_seconds * spec.rate))
+        # Each part draws from a generator of its own, so that it does not matter which thread is first.
+        seeds = torch.randint(2**62, (len(parts),)).tolist() if self.training else [0] * len(parts)
+
+        @torch.no_grad()
+        def compute(part: tuple[list[int], int]) -> Tensor:
+            rows, seed = part
+            its_lengths = lengths[rows]
+            its_waveforms = waveforms[rows, : int(its_lengths.max())]
+            augmented = self._augmented(its_waveforms, its_lengths, torch.Generator().manual_seed(seed))
+            return feature(augmented, spec.rate, its_lengths, **spec.params)
+
+        computed = list(thread_map(compute, zip(parts, seeds, strict=True)))
+        features = torch.empty(len(waveforms), *computed[0].shape[1:])
+        for rows, of_part in zip(parts, computed, strict=True):
+            features[rows] = of_part
+        return features

@@ -15,8 +15,9 @@ from base.base_data_loader import BaseDataLoader, OrderedLoader
 from base.sampler import EpochSampler
 from data_loader import data_loaders
 from data_loader.augment import Augmentation
+from data_loader.batching import collate_resp
 from data_loader.classes import NORMAL, POOR_QUALITY
-from data_loader.dataset import RespDataset, collate_resp
+from data_loader.dataset import RespDataset
 from data_loader.features import methods
 from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.frontend import Frontend, InputSpec
@@ -122,9 +123,9 @@ class RespDataLoader(BaseDataLoader):
     def split_indices(
         self, dataset: RespDataset, validation_split: float | int | dict[str, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        split = split_items(
-            dataset.labels, dataset.patients, dataset.names, validation_split, self.split_by, self.seed
-        )
+        # Names take time with a million items, and a split by patient does not look at them.
+        names = dataset.names if self.split_by == "random" else ()
+        split = split_items(dataset.labels, dataset.patients, names, validation_split, self.split_by, self.seed)
         for sentence in missing_classes(dataset.labels, split, dataset.classes):
             logger.warning("%s", sentence)
         if self.split_by == "random" and len(split.valid):
@@ -159,7 +160,8 @@ class RespDataLoader(BaseDataLoader):
         params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
         method = params.pop("method", "")
         feature = methods.lookup(method, "data_loader.args.frontend")
-        params = feature.checked(params, "data_loader.args.frontend")
+        # Settled for the CPU, where the shape and the statistics are computed.
+        params = feature.settled(feature.checked(params, "data_loader.args.frontend"), "cpu")
         shape = tuple(feature(torch.zeros(dataset.rate), dataset.rate, **params).shape)
         weights = weights_fingerprint(params["weights"]) if "weights" in params else None
         return InputSpec(method, params, shape=shape, weights=weights, **common)

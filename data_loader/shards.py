@@ -1,4 +1,4 @@
-"""Computing one shard of a feature store."""
+"""Computing the shards of a feature store."""
 
 from __future__ import annotations
 
@@ -11,28 +11,20 @@ import numpy as np
 import torch
 
 from data_loader.audio import cut_event, read_audio
-from data_loader.batching import similar_batches
+from data_loader.batching import GPU_BATCH_SECONDS, similar_batches
+from data_loader.encoding import encode
 from data_loader.features import Feature, methods
-from data_loader.store import encode
+from data_loader.jobs import Item, Job
 from utils.errors import UserError
 from utils.files import atomic_path
 
-# Waveforms in memory at a time: 256 MB. A shard of SPRSound's recordings is less than that.
-MOST_SAMPLES = 64_000_000
-
-
-@dataclass(frozen=True)
-class Job:
-    """One shard to compute: which items, and where they go."""
-
-    task: int
-    name: str
-    items: list[tuple[str, int, int]]  # path relative to the data folder, start and end in ms (-1: to the end)
+# Recordings in memory at a time, for each worker: 8 MB, some 25 recordings of SPRSound.
+MOST_SAMPLES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a worker process needs to know to compute any shard."""
+    """What a worker needs to know to compute any shard."""
 
     data_dir: Path
     folder: Path
@@ -41,51 +33,71 @@ class Recipe:
     device: str
 
 
-def compute_shard(job: Job, recipe: Recipe) -> Iterator[int]:
-    """Compute and write one shard; yields how many items each batch had."""
+@dataclass(frozen=True)
+class _Cut:
+    """An item's waveform, and where its feature goes."""
+
+    shard: str
+    row: int
+    path: str
+    samples: np.ndarray
+    rate: int
+
+
+def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
+    """Compute a job and write its shards; yields how many items each batch had.
+
+    Raises:
+        UserError: a file cannot be read or written, a feature is not finite or has another shape than those before.
+    """
     feature: Feature = methods[recipe.method]
-    shard: np.ndarray | None = None
-    for first, waveforms in _cut(job, recipe.data_dir):
-        for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size):
-            rows = [first + row for row in rows]
+    seconds = feature.batch_seconds if recipe.device == "cpu" else GPU_BATCH_SECONDS
+    shards: dict[str, np.ndarray] = {}
+    for cuts in _cut(job, recipe.data_dir):
+        waveforms = [(cut.samples, cut.rate) for cut in cuts]
+        for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size, seconds):
+            items = [cuts[row] for row in rows]
             with torch.inference_mode():
                 features = feature(batch.to(recipe.device), rate, lengths, **recipe.params)
-            finite = features.flatten(1).isfinite().all(dim=1)
+            # A sum is finite if all its terms are, and takes one pass.
+            finite = features[:, : features.shape[1] // feature.repeats].flatten(1).sum(dim=1).isfinite()
             if not finite.all():
-                bad = job.items[rows[int((~finite).nonzero()[0, 0])]]
-                raise UserError(recipe.data_dir / bad[0], f"its feature {recipe.method} is not finite")
-            stored = encode(features, feature.unit_range, feature.repeats)
-            if shard is None:
-                shard = np.empty((len(job.items), *stored.shape[1:]), dtype=stored.dtype)
-            if stored.shape[1:] != shard.shape[1:]:
-                what = f"its feature {recipe.method} has the shape {stored.shape[1:]} at {rate} Hz, others have "
-                raise UserError(recipe.data_dir / job.items[rows[0]][0], f"{what}{shard.shape[1:]}", "resample it")
-            shard[rows] = stored
-            yield len(rows)
-    try:
-        with atomic_path(recipe.folder / job.name) as path, path.open("wb") as file:
-            np.save(file, shard, allow_pickle=False)
-    except OSError as error:
-        hint = "free some space and run again: finished shards are kept"
-        raise UserError(recipe.folder / job.name, f"cannot be written: {error.strerror}", hint) from error
+                bad = items[int((~finite).nonzero()[0, 0])]
+                raise UserError(recipe.data_dir / bad.path, f"its feature {recipe.method} is not finite")
+            for item, stored in zip(items, encode(features, feature.unit_range, feature.repeats), strict=True):
+                if item.shard not in shards:
+                    shards[item.shard] = np.empty((len(job.shards[item.shard]), *stored.shape), dtype=stored.dtype)
+                shard = shards[item.shard]
+                if stored.shape != shard.shape[1:]:
+                    what = f"its feature {recipe.method} has the shape {stored.shape} at {rate} Hz, others have "
+                    raise UserError(recipe.data_dir / item.path, f"{what}{shard.shape[1:]}", "resample it")
+                shard[item.row] = stored
+            yield len(items)
+    for name, shard in shards.items():
+        try:
+            with atomic_path(recipe.folder / name) as path, path.open("wb") as file:
+                np.save(file, shard, allow_pickle=False)
+        except OSError as error:
+            hint = "free some space and run again: finished shards are kept"
+            raise UserError(recipe.folder / name, f"cannot be written: {error.strerror}", hint) from error
 
 
-def _cut(job: Job, data_dir: Path) -> Iterator[tuple[int, list[tuple[np.ndarray, int]]]]:
-    """The waveforms of a job's items with their rates, at most `MOST_SAMPLES` at a time, and the number of the first.
-
-    A recording is decoded once for all its events.
-    """
-    waveforms: list[tuple[np.ndarray, int]] = []
-    first = samples = 0
-    path, recording, rate = None, np.zeros(0, np.float32), 0
-    for number, (item_path, start_ms, end_ms) in enumerate(job.items):
-        if item_path != path:
-            recording, rate = read_audio(data_dir / item_path)
-            path = item_path
-        waveform = cut_event(recording, rate, start_ms, end_ms)
-        if waveforms and samples + len(waveform) > MOST_SAMPLES:
-            yield first, waveforms
-            waveforms, first, samples = [], number, 0
-        waveforms.append((waveform, rate))
-        samples += len(waveform)
-    yield first, waveforms
+def _cut(job: Job, data_dir: Path) -> Iterator[list[_Cut]]:
+    """The waveforms of a job's items, those of some recordings at a time: at most `MOST_SAMPLES`, but at least one."""
+    items: dict[str, list[tuple[str, int, Item]]] = {}
+    for shard, its_items in job.shards.items():
+        for row, item in enumerate(its_items):
+            items.setdefault(item[0], []).append((shard, row, item))
+    cuts: list[_Cut] = []
+    samples = 0
+    for path, its_items in items.items():
+        recording, rate = read_audio(data_dir / path)
+        if cuts and samples + len(recording) > MOST_SAMPLES:
+            yield cuts
+            cuts, samples = [], 0
+        samples += len(recording)
+        cuts += [
+            _Cut(shard, row, path, cut_event(recording, rate, start_ms, end_ms), rate)
+            for shard, row, (_, start_ms, end_ms) in its_items
+        ]
+    yield cuts

@@ -1,9 +1,8 @@
-"""The feature store: memory-mapped .npy shards, index.csv and meta.json in one folder."""
+"""The feature store: memory-mapped .npy shards, index.csv, index.npy and meta.json in one folder."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any, get_type_hints
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from data_loader.encoding import decode
+from data_loader.mapped_shards import MappedShards
+from data_loader.store_index import StoreIndex
 from utils.arguments import matches
 from utils.errors import UserError
+from utils.strict_json import read_json
 
-STORE_VERSION = 1
-INDEX_COLUMNS = ["task", "wav_name", "event_id", "start_ms", "end_ms", "shard", "row"]
+STORE_VERSION = 2
 DTYPES = ("uint8", "float16")
 
 
@@ -37,6 +38,7 @@ class StoreMeta:
         limit: the preprocess run's --limit, if it had one.
         weights: a digest of the network's weights, for methods that use one.
         versions: the versions of the libraries that computed the features.
+        shards: for each shard, the number of its rows; index.npy counts them in this order. Empty while it is made.
     """
 
     method: str
@@ -49,26 +51,11 @@ class StoreMeta:
     limit: int | None = None
     weights: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, int] = field(default_factory=dict)
     version: int = STORE_VERSION
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def encode(features: Tensor, unit_range: bool, repeats: int) -> np.ndarray:
-    """Features ``(batch, ...)`` float32 as the store keeps them: uint8 for values in [0, 1], else float16."""
-    if repeats > 1:
-        features = features[:, :1]
-    if unit_range:
-        return features.mul(255.0).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
-    largest = torch.finfo(torch.float16).max
-    return features.clamp(-largest, largest).to(torch.float16).cpu().numpy()
-
-
-def decode(stored: Tensor, repeats: int = 1) -> Tensor:
-    """Features ``(batch, ...)`` float32 from what `encode` made, on the device of `stored`."""
-    features = stored.float().div_(255.0) if stored.dtype == torch.uint8 else stored.float()
-    return features.expand(-1, repeats, *features.shape[2:]) if repeats > 1 else features
 
 
 def read_meta(folder: Path) -> StoreMeta:
@@ -82,17 +69,23 @@ def read_meta(folder: Path) -> StoreMeta:
         raise UserError(folder, "there is no feature store", f"run: {preprocess_command(folder)}")
     remake = f"make it anew: {preprocess_command(folder)} --force"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
+        version = content.get("version") if isinstance(content, dict) else None
+        if version is not None and version != STORE_VERSION:
+            raise UserError(path, f"is of version {version}, this is {STORE_VERSION}", remake)
         meta = StoreMeta(**content)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(path, f"is not the description of a store: {error}", remake) from error
-    if meta.version != STORE_VERSION:
-        raise UserError(path, f"is of version {meta.version}, this is {STORE_VERSION}", remake)
     hints = get_type_hints(StoreMeta)
     if wrong := [name for name, value in content.items() if not matches(value, hints[name])]:
         raise UserError(path, f"{wrong[0]} is {content[wrong[0]]!r}", remake)
     if not meta.shape or min(*meta.shape, meta.repeats) < 1 or meta.dtype not in DTYPES:
         raise UserError(path, f"describes {meta.dtype} items of the shape {meta.shape}", remake)
+    if not meta.shards or min(meta.shards.values()) < 1 or sum(meta.shards.values()) != sum(meta.items.values()):
+        rows, items = sum(meta.shards.values()), sum(meta.items.values())
+        raise UserError(path, f"lists shards of {rows} rows for {items} items", remake)
+    if strange := [name for name in meta.shards if Path(name).name != name] + sorted(meta.items.keys() - {"1", "2"}):
+        raise UserError(path, f"lists {strange[0]!r}, which is neither a shard nor a task", remake)
     return meta
 
 
@@ -102,48 +95,24 @@ def preprocess_command(folder: Path) -> str:
 
 
 class FeatureStore:
-    """Read access to a complete store.
+    """Read access to a complete store. Opening it takes the same time and memory whatever its size.
 
     Args:
         folder: ``<data_dir>/processed_<method>``.
 
     Raises:
-        UserError: there is no store, or it is damaged.
+        UserError: there is no store, or its description or index is damaged. Shards are looked at by `locate`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meta = read_meta(folder)
-        self._remake = f"make it anew: {preprocess_command(folder)} --force"
-        try:
-            self.index = pd.read_csv(folder / "index.csv", dtype={"wav_name": str, "shard": str})
-        except (OSError, ValueError) as error:
-            raise UserError(folder / "index.csv", f"is not a readable index: {error}", self._remake) from error
-        if missing := [column for column in INDEX_COLUMNS if column not in self.index.columns]:
-            raise UserError(folder / "index.csv", f"lacks the columns {', '.join(missing)}", self._remake)
-        numbers = self.index[["task", "start_ms", "end_ms", "row"]]
-        if not all(kind.kind == "i" for kind in numbers.dtypes) or self.index[["wav_name", "shard"]].isna().any(
-            axis=None
-        ):
-            raise UserError(folder / "index.csv", "is not a list of items", self._remake)
-        self.shard_names = sorted(set(self.index["shard"]))
-        self._shards = [self._open(name) for name in self.shard_names]
-
-    def _open(self, name: str) -> np.ndarray:
-        path = self.folder / Path(name).name
-        stored_shape = list(self.meta.shape)
-        stored_shape[0] //= self.meta.repeats
-        try:
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(path, f"is not a readable shard: {error}", self._remake) from error
-        numbers = np.sort(self.index.loc[self.index["shard"] == name, "row"])
-        if not np.array_equal(numbers, np.arange(len(numbers))):
-            raise UserError(self.folder / "index.csv", f"lists other rows of {name} than 0, 1, 2, ...", self._remake)
-        rows = len(numbers)
-        if shard.shape != (rows, *stored_shape) or shard.dtype != self.meta.dtype:
-            raise UserError(path, f"holds {shard.dtype}{shard.shape}, not what the index says", self._remake)
-        return shard
+        remake = f"make it anew: {preprocess_command(folder)} --force"
+        self.shard_names = list(self.meta.shards)
+        self._index = StoreIndex(folder, self.meta.shards, remake)
+        channels, *others = self.meta.shape
+        stored_shape = (channels // self.meta.repeats, *others)
+        self._shards = MappedShards(folder, self.meta.shards, stored_shape, self.meta.dtype, remake)
 
     def __getstate__(self) -> dict[str, Any]:
         # Where loader workers are spawned, not forked, each opens the shards itself: pickled they would be copied.
@@ -153,24 +122,18 @@ class FeatureStore:
         self.__init__(state["folder"])
 
     def locate(self, table: pd.DataFrame, task: int) -> np.ndarray:
-        """Where the items of a table are: ``(items, 2)`` int64, number of the shard and row in it; -1 if absent."""
-        keys = ["wav_name", "start_ms", "end_ms"] if task == 1 else ["wav_name"]
-        index = self.index.loc[self.index["task"] == task, [*keys, "shard", "row"]]
-        number = {name: position for position, name in enumerate(self.shard_names)}
-        index = index.assign(shard=index["shard"].map(number)).drop_duplicates(keys)
-        found = table[keys].merge(index, on=keys, how="left", validate="many_to_one")
-        return found[["shard", "row"]].fillna(-1).to_numpy(dtype=np.int64)
+        """Where the items of a table are: ``(items, 2)`` int64, number of the shard and row in it; -1 if absent.
+
+        Raises:
+            UserError: a shard that they are in is damaged or not there, or the index names a place that is not there.
+        """
+        places = self._index.find(table, task)
+        self._shards.open(np.unique(places[places[:, 0] >= 0, 0]))
+        return places
 
     def gather(self, places: np.ndarray) -> np.ndarray:
         """Copy the items at ``(batch, 2)`` places (see `locate`) out of the shards: ``(batch, ...)`` as stored."""
-        first = self._shards[0]
-        result = np.empty((len(places), *first.shape[1:]), dtype=first.dtype)
-        for shard in np.unique(places[:, 0]):
-            mine = np.flatnonzero(places[:, 0] == shard)
-            # Rows in ascending order read the file forwards.
-            mine = mine[np.argsort(places[mine, 1], kind="stable")]
-            result[mine] = self._shards[shard][places[mine, 1]]
-        return result
+        return self._shards.gather(places[:, 0], places[:, 1])
 
 
 def statistics(store: FeatureStore, places: np.ndarray, most: int = 512) -> tuple[float, float]:

@@ -13,12 +13,14 @@ from data_loader.audio import AudioInfo, check_audio
 from data_loader.classes import POOR_QUALITY, coarse, resp_classes
 from data_loader.layout import NO_DATA_HINT, SourcePair, find_pairs
 from logger.progress import progress_bar
+from utils.distributed import join_shares, my_share
 from utils.errors import UserError
 from utils.files import atomic_write_text
 
 _WHO = ["wav_name", "patient_id", "age", "gender", "loc", "rec_id"]
 TASK1_COLUMNS = [*_WHO, "event_id", "start_ms", "end_ms", "label_11", "label_12", "split", "path"]
 TASK2_COLUMNS = [*_WHO, "duration_ms", "label_21", "label_22", "split", "path"]
+_TEXT_COLUMNS = ["wav_name", "patient_id", "loc", "split", "path", "label_11", "label_12", "label_21", "label_22"]
 TABLE_FILES = {1: "task1.csv", 2: "task2.csv"}
 FILTERED_FILE = "task2_filtered.csv"
 # An annotator's end may be rounded up to the next millisecond.
@@ -49,6 +51,8 @@ class Tables:
 def build_tables(data_dir: Path, progress: bool = False) -> Tables:
     """Read all names and annotations below `data_dir`, and decode all audio once to check it.
 
+    Under torchrun each process decodes a share.
+
     Raises:
         UserError: see `find_pairs`. What is wrong with single files is gathered in `Tables.bad`.
     """
@@ -59,19 +63,20 @@ def build_tables(data_dir: Path, progress: bool = False) -> Tables:
     bad: list[UserError] = []
     # libsndfile decodes outside the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
-        checked = pool.map(_check_pair, pairs)
-        bar = progress_bar(checked, desc="check", unit="file", total=len(pairs), disable=not progress)
-        for pair, result in zip(pairs, bar, strict=True):
-            try:
-                if isinstance(result, UserError):
-                    raise result
-                recording, its_events = _rows(data_dir, pair, result)
-            except UserError as error:
-                bad.append(error)
-                continue
-            recordings.append(recording)
-            digests[recording["path"]] = result.digest
-            events += its_events
+        mine = my_share(pairs)
+        checked = pool.map(_check_pair, mine)
+        results = list(progress_bar(checked, desc="check", unit="file", total=len(mine), disable=not progress))
+    for pair, result in zip(pairs, join_shares(results), strict=True):
+        try:
+            if isinstance(result, UserError):
+                raise result
+            recording, its_events = _rows(data_dir, pair, result)
+        except UserError as error:
+            bad.append(error)
+            continue
+        recordings.append(recording)
+        digests[recording["path"]] = result.digest
+        events += its_events
     for event_id, event in enumerate(events):
         event["event_id"] = event_id
     task1 = pd.DataFrame(events, columns=TASK1_COLUMNS)
@@ -136,14 +141,15 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
     """Read a table back.
 
     Raises:
-        UserError: the file is missing, not a table, lacks a column or holds a label that is none of the task's.
+        UserError: the file is missing, not a table, lacks a column, or holds a label that is none of the task's or an
+            event that ends before it begins.
     """
     path = data_dir / (FILTERED_FILE if filtered and task == 2 else TABLE_FILES[task])
     if not path.is_file():
         hint = f"run: python preprocess.py --data-dir {data_dir} --method METHOD"
         raise UserError(path, "there is no such table", hint if data_dir.is_dir() else NO_DATA_HINT)
     try:
-        table = pd.read_csv(path, dtype={"patient_id": str, "wav_name": str, "path": str, "loc": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str))
     except (ValueError, OSError) as error:
         raise UserError(path, f"is not a readable table: {error}", "run preprocess.py again") from error
     wanted = TASK1_COLUMNS if task == 1 else TASK2_COLUMNS
@@ -151,13 +157,18 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
         raise UserError(path, f"lacks the columns {', '.join(missing)}", "run preprocess.py again")
     for level in (1, 2):
         column = f"label_{task}{level}"
-        if unknown := sorted(set(table[column].dropna()) - set(resp_classes(task, level)), key=str):
+        if unknown := sorted(set(table[column].dropna().unique()) - set(resp_classes(task, level)), key=str):
             raise UserError(path, f"column {column} holds the unknown label {unknown[0]!r}")
     if table[wanted].isna().any(axis=None):
         raise UserError(path, "has empty cells", "run preprocess.py again")
-    for column in ("start_ms", "end_ms") if task == 1 else ():
-        if len(table) and table[column].dtype.kind != "i":
-            raise UserError(path, f"column {column} holds other things than whole numbers", "run preprocess.py again")
+    if task == 1 and len(table):
+        for column in ("start_ms", "end_ms"):
+            if table[column].dtype.kind != "i":
+                what = f"column {column} holds other things than whole numbers"
+                raise UserError(path, what, "run preprocess.py again")
+        if (wrong := ~table["start_ms"].between(0, table["end_ms"], inclusive="left")).any():
+            start, end = table.loc[wrong, ["start_ms", "end_ms"]].iloc[0]
+            raise UserError(path, f"holds an event from {start} ms to {end} ms", "run preprocess.py again")
     return table
 
 

@@ -17,6 +17,7 @@ from typing import IO
 from utils.errors import UserError
 
 _BLOCK = 1 << 18
+_LONGEST_HEADER = 1 << 20
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -118,16 +119,22 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or missing header for the end of the archive; this class takes it for damage."""
+    """tarfile takes a damaged or missing header for the end of the archive; this class takes it for damage.
+
+    And tarfile reads long names and other additions to a header into memory, whatever their size.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
         try:
-            return super().frombuf(buf, encoding, errors)
+            info = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+        if info.type not in tarfile.REGULAR_TYPES and info.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:

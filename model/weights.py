@@ -8,12 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from utils.checkpoint import load_tensors
 from utils.errors import UserError
 
 CONFIG_KEY = "arch.args.weights"
@@ -70,12 +69,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path, device="cpu")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(path, f"is not a readable weights file ({_first_line(error)})", "fetch it again") from error
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+            raise UserError(path, f"is not a readable weights file ({_first_line(error)})", "fetch it again") from error
+    state = load_tensors(path, "is not a readable weights file", "fetch it again")
     for wrapper in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]

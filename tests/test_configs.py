@@ -28,7 +28,7 @@ def data_dir(tiny_data, tmp_path_factory):
     for method, shape in SHAPES.items():
         meta = {"method": method, "params": {}, "shape": shape, "dtype": "float16", "repeats": 1}
         (folder / f"processed_{method}").mkdir()
-        (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta | {"sources": {}, "items": {}}))
+        (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta | {"sources": {}, "items": {"2": 1}, "shards": {"s.npy": 1}}))
     return folder
 
 
@@ -38,7 +38,7 @@ def config_of(name):
 
 def test_all_ready_configs_are_there():
     names = {path.stem for path in (ROOT / "configs").glob("*.json")}
-    assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "demo"}
+    assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "task1_1_resnet18_audio", "demo"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
@@ -65,6 +65,18 @@ def test_the_wav2vec_config_is_that_of_task_1_1_on_other_features():
     own, other = config_of("task1_1_lightcnn_wav2vec"), config_of("task1_1_lightcnn")
     assert own["data_loader"]["args"].pop("input_dir") == "processed_wav2vec"
     del own["name"], other["name"], other["data_loader"]["args"]["input_dir"]
+    assert own == other
+
+
+def test_the_audio_config_is_that_of_task_1_1_without_a_store():
+    own, other = config_of("task1_1_resnet18_audio"), config_of("task1_1_resnet18")
+    args, other_args = own["data_loader"]["args"], other["data_loader"]["args"]
+    method = other_args.pop("input_dir").removeprefix("processed_")
+    assert (args.pop("input_dir"), args.pop("frontend")) == (None, method)
+    # The masks stay; what only audio can have comes on top.
+    assert args["augment"].keys() - other_args["augment"].keys() == {"gain_db", "noise_db", "shift"}
+    args["augment"] = {key: args["augment"][key] for key in other_args["augment"]}
+    del own["name"], other["name"]
     assert own == other
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.tiny import ROOT, run, tiny_config, tiny_run, write_config
 from trainer.inference import predict
@@ -196,9 +197,8 @@ def test_a_signal_ends_the_run_with_its_state_saved(make, tmp_path, signum, work
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == checkpoint["epoch"] + 1
 
 
-def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
-    changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
-    config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
+def torchrun(tmp_path, config):
+    """Train with two processes."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
@@ -212,6 +212,13 @@ def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
+    changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
+    config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
+    done = torchrun(tmp_path, config)
     (folder,) = run_folders(tmp_path)
     assert done.stderr.count("trainable parameters") == 1
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
@@ -223,3 +230,23 @@ def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data
     assert {name: figures[f"val_{name}"] for name in alone} == pytest.approx(alone, rel=1e-5)
     n_items = len(predict(trainer.model, trainer.frontend, trainer.valid_data_loader, trainer.device).index)
     assert n_items == len(trainer.data_loader.valid_indices)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_train_what_one_does_with_the_same_global_batch(make, tiny_data, tmp_path, accumulate):
+    # Weights by class: the batches of two processes weigh differently.
+    changes = {
+        "optimizer": {"type": "SGD", "args": {"lr": 0.5, "momentum": 0.9}},
+        "data_loader__args__validation_split": 20,
+        "trainer__accumulate": accumulate,
+        "trainer__epochs": 2,
+    }
+    alone = tiny_run(tiny_data, tmp_path / "one", data_loader__args__batch_size=12, **changes)
+    assert len(alone.data_loader.train_indices) % 2 == 0
+    alone.train()
+    torchrun(tmp_path, make(data_loader__args__batch_size=6, **changes))
+    (folder,) = run_folders(tmp_path)
+    checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
+    assert checkpoint["global_step"] == alone.global_step
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(checkpoint["state_dict"][name], value, atol=1e-5, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from data_loader import data_loaders
+from data_loader.audio import MAX_RATE, MAX_SECONDS, MIN_RATE
 from data_loader.augment import Augmentation
 from data_loader.classes import resp_classes
 from data_loader.features import methods
@@ -67,11 +69,22 @@ def _check_section(
 
 
 def _check_ranges(loader_args: dict[str, Any]) -> None:
-    for name, least in {"batch_size": 1, "num_workers": 0, "rate": 1, "seed": 0}.items():
-        if loader_args.get(name, least) < least:
-            raise UserError(f"data_loader.args.{name}", f"is {loader_args[name]}", f"expected at least {least}")
-    if loader_args.get("duration") is not None and loader_args["duration"] <= 0:
-        raise UserError("data_loader.args.duration", f"is {loader_args['duration']}", "expected more than 0 seconds")
+    # Each worker is a process: some thousands of them would bring the machine down.
+    workers = max(64, 4 * (os.cpu_count() or 1))
+    ranges = {
+        "batch_size": (1, 2**31),
+        "num_workers": (0, workers),
+        "rate": (MIN_RATE, MAX_RATE),
+        "duration": (0, MAX_SECONDS),
+        "seed": (0, 2**63),
+    }
+    for name, (least, most) in ranges.items():
+        value = loader_args.get(name)
+        if value is not None and not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most:g}"
+            raise UserError(f"data_loader.args.{name}", f"is {value}", f"expected {bound}")
+    if loader_args.get("duration") == 0:
+        raise UserError("data_loader.args.duration", "is 0", "expected more than 0 seconds, or null")
 
 
 def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: dict[str, Any]) -> None:

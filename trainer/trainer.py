@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer, epoch_seed
+from base.saved_state import misfit
 from data_loader.frontend import InputSpec
 from logger.log import get_logger
 from logger.progress import progress_bar
@@ -22,7 +23,7 @@ from trainer.inference import predict, refuse_other_input, to_input
 from trainer.optimization import Schedule
 from utils.config import ConfigParser
 from utils.device import autocast, choose_precision
-from utils.distributed import gather, rank, same_buffers
+from utils.distributed import gather, rank, same_buffers, sum_of_all, world_size
 from utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -75,6 +76,8 @@ class Trainer(BaseTrainer):
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.grad_clip: float | None = config.get("trainer.grad_clip")
         self.accumulate: int = config.get("trainer.accumulate", 1)
+        # Whether a step takes more than one batch.
+        self.several = self.accumulate > 1 or world_size() > 1
         self.writer = writer
         self.global_step = 0
         self._mass = torch.zeros((), device=device)
@@ -129,10 +132,11 @@ class Trainer(BaseTrainer):
     def _backward(self, loss: Tensor, target: Tensor) -> None:
         """Add a batch's gradients.
 
-        The loss is a mean, weighted by class. With several batches a step, each is multiplied by the sum of its
-        weights here and their sum divided by all weights in `_step`: the same as one large batch.
+        The loss is a mean, weighted by class. With several batches a step, of one process or of several, each is
+        multiplied by the sum of its weights here and their sum divided by all weights in `_step`: the same as one
+        large batch.
         """
-        if self.accumulate > 1:
+        if self.several:
             weight = getattr(self.criterion, "weight", None)
             mass = torch.tensor(float(len(target)), device=self.device) if weight is None else weight[target].sum()
             self._mass = self._mass + mass
@@ -142,8 +146,10 @@ class Trainer(BaseTrainer):
     def _step(self, measure: bool) -> Tensor | None:
         """One optimizer step; returns the gradient norm where it was computed."""
         norm = None
-        if self.accumulate > 1:
-            mass = torch.where(self._mass > 0, self._mass, 1.0)
+        if self.several:
+            # Processes have averaged their gradients; they are to be added up.
+            mass = sum_of_all(self._mass) / world_size()
+            mass = torch.where(mass > 0, mass, 1.0)
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.div_(mass)
@@ -226,10 +232,16 @@ class Trainer(BaseTrainer):
             raise UserError(
                 str(self.config.resume), f"knows the classes {', '.join(state['classes'])}", "the task has others"
             )
-        refuse_other_input(self.config.resume, InputSpec.from_dict(state["input"]), self.frontend.spec)
+        try:
+            then = InputSpec.from_dict(state["input"])
+        except UserError as error:
+            raise UserError(self.config.resume, f"does not fit this program: {error}") from error
+        refuse_other_input(self.config.resume, then, self.frontend.spec)
         if state.get("data") not in (None, self.data):
             logger.warning("the data differs from that of %s: the split may be another", self.config.resume)
         self.schedule.load_state_dict(state["schedule"])
-        if self.scaler.is_enabled() and state["scaler"]:
+        if self.scaler.is_enabled() and state.get("scaler"):
+            if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):
+                raise UserError(self.config.resume, f"does not fit this run: {problem}")
             self.scaler.load_state_dict(state["scaler"])
         self.global_step = state["global_step"]

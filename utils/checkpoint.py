@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,21 +16,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from utils.arguments import describe, matches
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.strict_json import check_plain
 
 CHECKPOINT_VERSION = 1
-_KEYS = {"version", "config", "epoch", "state_dict", "classes", "input"}
+_TYPES = {"config": dict[str, Any], "epoch": int, "state_dict": dict[str, Any], "classes": list[str], "input": dict}
 # What zipfile and the unpickler raise on bytes that are no checkpoint, as found by trying.
 _UNREADABLE = (
     OSError,
     RuntimeError,
     EOFError,
+    MemoryError,
+    AssertionError,
+    ArithmeticError,
     ValueError,
     TypeError,
     LookupError,
     AttributeError,
     struct.error,
+    pickle.UnpicklingError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -67,41 +75,89 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(path, "there is no such checkpoint")
-    damaged = UserError(
-        path, "is not a checkpoint, or is damaged", "take another one, such as an earlier one of the run"
-    )
-    try:
-        # torch.load compares no checksums: it takes weights with flipped bits as they are.
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise damaged
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(path, "is not loaded: it holds objects other than tensors, which could run code") from error
-    except _UNREADABLE as error:
-        raise damaged from error
-    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _KEYS:
+    damaged = "is not a checkpoint, or is damaged", "take another one, such as an earlier one of the run"
+    if not zipfile.is_zipfile(path):
+        raise UserError(path, *damaged)
+    checkpoint = load_tensors(path, *damaged)
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"version", *_TYPES}:
         raise UserError(path, "is not a checkpoint of this project", "expected one that train.py wrote")
-    if checkpoint["version"] != CHECKPOINT_VERSION:
+    if not matches(checkpoint["version"], int) or checkpoint["version"] != CHECKPOINT_VERSION:
         raise UserError(path, f"is of version {checkpoint['version']}, this is {CHECKPOINT_VERSION}")
+    if wrong := [key for key, kind in _TYPES.items() if not matches(checkpoint[key], kind)]:
+        raise UserError(path, f"its {wrong[0]} is not {describe(_TYPES[wrong[0]])}", damaged[1])
+    if not all(isinstance(value, torch.Tensor) and not value.is_meta for value in checkpoint["state_dict"].values()):
+        raise UserError(path, "its state_dict holds other things than tensors", damaged[1])
+    for key in ("config", "input"):
+        try:
+            check_plain(checkpoint[key])
+        except ValueError as error:
+            raise UserError(path, f"its {key} is no plain description: {error}", damaged[1]) from error
     return checkpoint
+
+
+def load_tensors(path: Path, unreadable: str, hint: str) -> Any:
+    """What torch.save wrote: tensors and plain values, on the CPU. Nothing in the file is run.
+
+    Args:
+        unreadable, hint: what to say of a file that is none or is damaged.
+
+    Raises:
+        UserError: `unreadable`; or the file holds objects that could run code.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with warnings.catch_warnings():
+            # On what an unpickler finds odd; it is refused below where it matters.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        if isinstance(error, pickle.UnpicklingError) and (code := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            what = f"is not loaded: it holds {code[1]}, and objects other than tensors could run code"
+            raise UserError(path, what, "ask for the tensors alone, best as .safetensors") from error
+        raise UserError(path, unreadable, hint) from error
+
+
+def _check_archive(path: Path) -> None:
+    """torch.load compares no checksums: it takes weights with flipped bits as they are; and it unpacks a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        # torch.save compresses nothing.
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("it claims more than it holds")
+        if broken := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load all weights of a checkpoint into a model.
 
     Raises:
-        UserError: a tensor is missing, left over or of another shape; lists them. The model is then unchanged.
+        UserError: see `refuse_other_weights`. The model is then unchanged.
+    """
+    refuse_other_weights(model, state_dict, path)
+    model.load_state_dict(state_dict)
+
+
+def refuse_other_weights(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that are not those of a model, whose tensors may be on the meta device.
+
+    Raises:
+        UserError: a tensor is missing, left over, or of another shape or kind; lists them.
     """
     own = model.state_dict()
     problems = [f"no {name}" for name in own if name not in state_dict]
     problems += [f"unknown {name}" for name in state_dict if name not in own]
     problems += [
-        f"{name} is {tuple(state_dict[name].shape)}, not {tuple(own[name].shape)}"
+        f"{name} is {found}, not {wanted}"
         for name in own
-        if name in state_dict and state_dict[name].shape != own[name].shape
+        if name in state_dict and (found := _kind(state_dict[name])) != (wanted := _kind(own[name]))
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(path, f"does not fit the model: {'; '.join(problems[:5])}{more}", "is it of another config?")
-    model.load_state_dict(state_dict)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """The shape of a tensor, and its dtype and layout where they are not the usual ones."""
+    unusual = {tensor.dtype, tensor.layout} - {torch.float32, torch.strided}
+    return " ".join([str(tuple(tensor.shape)), *sorted(str(kind).removeprefix("torch.") for kind in unusual)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
-import json
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from utils.errors import UserError
 from utils.files import write_json
 from utils.registry import Registry
 from utils.schema import check_schema
+from utils.strict_json import check_plain, parse_json, read_json
 from utils.versions import environment
 
 
@@ -32,6 +32,11 @@ class ConfigParser:
     """
 
     def __init__(self, config: Mapping[str, Any], run_id: str | None = None, resume: Path | None = None) -> None:
+        try:
+            # The command line can say what JSON cannot: --lr inf.
+            check_plain(dict(config))
+        except ValueError as error:
+            raise UserError("config", str(error)) from error
         check_schema(config)
         if run_id is not None and (run_id in ("", ".", "..") or not run_id.isprintable() or set(run_id) & set("/\\")):
             raise UserError("--run_id", f"{run_id!r} cannot be the name of a folder")
@@ -185,12 +190,11 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in _seen:
         raise UserError(path, "extends itself")
     try:
-        text = path.read_text(encoding="utf-8")
-        config = json.loads(text, object_pairs_hook=functools.partial(_once, path), parse_constant=_refuse_constant)
+        config = read_json(path)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         raise UserError(path, "there is no such config", f"there are {', '.join(near)}" if near else "") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(path, f"is not a readable JSON file: {error}") from error
     if not isinstance(config, dict):
         raise UserError(path, "is not a JSON object")
@@ -200,18 +204,6 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{path}: extends", f"is {base!r}", "name one file")
     return merge(read_config(path.parent / base, (*_seen, path.resolve())), config)
-
-
-def _refuse_constant(name: str) -> None:
-    """Python's JSON takes NaN and Infinity; no other does, and no key here."""
-    raise ValueError(f"{name} is no JSON")
-
-
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if repeated := sorted({key for key in keys if keys.count(key) > 1}):
-        raise UserError(path, f"holds the key {repeated[0]} twice")
-    return dict(pairs)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,8 +235,8 @@ def parse_assignments(assignments: Iterable[str], flag: str = "--set") -> dict[s
         if not equals or not all(key.split(".")):
             raise UserError(flag, f"{assignment!r} is not of the form a.b.c=value")
         try:
-            result[key] = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
+            result[key] = parse_json(text)
+        except ValueError:
             result[key] = text
     return result
 

@@ -46,8 +46,8 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def atomic_write_text(path: str | Path, content: str) -> None:
-    """Write UTF-8 text as `atomic_path` does, newlines as they are."""
-    atomic_write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text as `atomic_path` does, newlines as they are; so are bytes of file names that are no UTF-8."""
+    atomic_write_bytes(path, content.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: str | Path, data: Any) -> None:
@@ -59,7 +59,9 @@ def write_json(path: str | Path, data: Any) -> None:
         ValueError: NaN or infinity somewhere, which JSON does not have. Nothing is written.
         TypeError: something that JSON does not have. Nothing is written.
     """
-    atomic_write_text(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n")
+    text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+    # What is no UTF-8, as file names may hold, becomes the escape that JSON has for it.
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _plain(value: Any) -> Any:

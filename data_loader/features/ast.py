@@ -11,7 +11,7 @@ from torch.nn import functional
 from data_loader.features.common import (
     choose,
     is_valid,
-    mel_filters,
+    mel_power,
     power_spectrogram,
     resample,
     resize_frames,
@@ -41,8 +41,8 @@ def _kaldi_filters() -> Tensor:
 
 def mel_frames(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Mel spectrogram in dB, ``(batch, frames, 128)``, and the frames of each item, of 16 kHz waveforms."""
-    filters = mel_filters(RATE, N_FFT, BANDS, 0.0, RATE / 2).to(waveforms.device)
-    return to_decibel(power_spectrogram(waveforms, N_FFT, HOP) @ filters, POWER_FLOOR), 1 + lengths // HOP
+    power = mel_power(power_spectrogram(waveforms, N_FFT, HOP), RATE, N_FFT, BANDS, 0.0, RATE / 2)
+    return to_decibel(power, POWER_FLOOR), 1 + lengths // HOP
 
 
 def kaldi_frames(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def kaldi_frames(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 FRONTENDS = {"mel": mel_frames, "kaldi": kaldi_frames}
 
 
-@register_feature("ast", batch_size=4)
+@register_feature("ast", batch_seconds=20)
 def ast(waveforms: Tensor, rate: int, lengths: Tensor, *, frontend: str = "mel") -> Tensor:
     """Mel spectrogram ``(batch, 256, 128)``, ``(batch, frames, mel bands)``, of the audio resampled to 16 kHz.
 

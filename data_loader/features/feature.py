@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_loader.features.common import zero_behind
 from utils.arguments import check_arguments
+from utils.device import choose_precision
 from utils.registry import Registry
 
 methods: Registry = Registry("feature method", package="data_loader.features")
@@ -27,7 +29,9 @@ class Feature:
         compute: the function of a batch, ``compute(waveforms, rate, lengths, **params)``.
         unit_range: the values lie in [0, 1]; they are stored as 8-bit integers.
         repeats: the first axis repeats one channel this many times; the store keeps it once.
-        batch_size: how many items of a few seconds to compute at once.
+        batch_size: how many items to compute at once, at most.
+        batch_seconds: how many seconds of audio to compute at once on a CPU: few enough that what lies between the
+            steps stays in the processor's cache.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Feature:
     unit_range: bool = False
     repeats: int = 1
     batch_size: int = 32
+    batch_seconds: float = 320.0
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -49,6 +54,12 @@ class Feature:
             UserError: an unknown parameter or a value of another type; names `where` (a flag or a config key).
         """
         return check_arguments(self.compute, params, where, keyword_only=True)
+
+    def settled(self, params: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+        """The parameters to compute with and to record: a precision of "auto" becomes what it means on the device."""
+        if "precision" not in params:
+            return dict(params)
+        return {**params, "precision": choose_precision(params["precision"], torch.device(device))}
 
     def __call__(self, waveform: Tensor, rate: int, lengths: Tensor | None = None, **params: Any) -> Tensor:
         """Compute the feature.
@@ -74,14 +85,13 @@ class Feature:
             lengths = torch.full((len(batch),), batch.shape[1], dtype=torch.int64, device=batch.device)
         else:
             lengths = lengths.to(batch.device, torch.int64)
-            batch = batch[:, : int(lengths.max())]
-            batch = batch.masked_fill(torch.arange(batch.shape[1], device=batch.device) >= lengths[:, None], 0.0)
+            batch = zero_behind(batch[:, : int(lengths.max())].clone(), lengths)
         result = self.compute(batch, rate, lengths, **params)
         return result if waveform.ndim == 2 else result[0]
 
 
 def register_feature(
-    name: str, *, unit_range: bool = False, repeats: int = 1, batch_size: int = 32
+    name: str, *, unit_range: bool = False, repeats: int = 1, batch_size: int = 32, batch_seconds: float = 320.0
 ) -> Callable[[Callable[..., Tensor]], Feature]:
     """Decorator: make a function of a batch a feature method.
 
@@ -91,7 +101,7 @@ def register_feature(
     """
 
     def decorate(function: Callable[..., Tensor]) -> Feature:
-        feature = Feature(name, function, unit_range, repeats, batch_size)
+        feature = Feature(name, function, unit_range, repeats, batch_size, batch_seconds)
         methods.add(name, feature)
         return feature
 

@@ -8,12 +8,15 @@ import math
 import torch
 from torch import Tensor
 
-from data_loader.features.common import choose, mel_filters, power_spectrogram, to_decibel
+from data_loader.audio import MAX_SECONDS
+from data_loader.features.common import choose, mel_power, power_spectrogram, to_decibel
 from data_loader.features.feature import register_feature
 from utils.errors import UserError
 
 # -100 dB: below any lung sound at 16 bits, above the rounding errors of float32.
 POWER_FLOOR = 1e-10
+# 500 MB for one item.
+_MOST_NUMBERS = 1 << 27
 
 
 @functools.lru_cache(maxsize=64)
@@ -25,18 +28,21 @@ def fft_size(rate: int, window: int, n_mels: int, f_min: float, f_max: float) ->
 
     low, high = (2595.0 * math.log10(1.0 + f / 700.0) for f in (f_min, f_max))
     narrowest = hertz(low + 2.0 * (high - low) / (n_mels + 1)) - f_min
-    return 1 << math.ceil(math.log2(max(window, rate / narrowest, 2)))
+    return 1 << math.ceil(math.log2(max(window, rate / max(narrowest, 1e-6), 2)))
 
 
 def fit_duration(waveforms: Tensor, lengths: Tensor, samples: int, fit: str) -> Tensor:
     """Bring every item to `samples`: crop a long one to its first samples, repeat or zero-pad a short one."""
-    lengths = lengths.clamp(min=1)[:, None]
-    index = torch.arange(samples, device=waveforms.device)
-    fitted = waveforms.gather(1, index % lengths)
-    return fitted if fit == "repeat" else fitted.masked_fill(index >= lengths, 0.0)
+    fitted = waveforms.new_zeros(len(waveforms), samples)
+    # Item by item: an index of every sample would cost more than the spectrogram of a short item.
+    for item, waveform, length in zip(fitted, waveforms, lengths.clamp(min=1).tolist(), strict=True):
+        if fit == "repeat":
+            waveform = waveform[:length].repeat(-(-samples // length))
+        item[: min(samples, len(waveform))] = waveform[:samples]
+    return fitted
 
 
-@register_feature("mel", batch_size=8)
+@register_feature("mel", batch_size=4)
 def mel(
     waveforms: Tensor,
     rate: int,
@@ -69,6 +75,12 @@ def mel(
         UserError: a parameter is out of its range.
     """
     choose("fit", fit, ("repeat", "pad"))
+    for name, value, most in (("n_mels", n_mels, 4096), ("duration", duration, MAX_SECONDS)):
+        if value > most:
+            raise UserError(name, f"is {value}", f"choose at most {most}")
+    for name, value in (("window_ms", window_ms), ("hop_ms", hop_ms)):
+        if value > 1000 * duration > 0:
+            raise UserError(name, f"is {value}, longer than all of an item", f"choose at most {1000 * duration:g}")
     window, hop, samples = (round(seconds * rate) for seconds in (window_ms / 1000, hop_ms / 1000, duration))
     for name, value in (("n_mels", n_mels), ("window_ms", window), ("hop_ms", hop), ("duration", samples)):
         if value < 1:
@@ -77,6 +89,9 @@ def mel(
     if not 0.0 <= f_min < top <= rate / 2:
         raise UserError("f_min, f_max", f"{f_min} to {top} Hz is no band", f"choose within 0 to {rate / 2:g} Hz")
     n_fft = fft_size(rate, window, n_mels, float(f_min), top)
+    if n_fft * (samples // hop + 1) > _MOST_NUMBERS:
+        what = f"{samples // hop + 1} frames of {n_fft} samples are too many"
+        raise UserError("duration, hop_ms, n_mels, f_min, f_max", what, "choose fewer or wider bands, or a longer hop")
     power = power_spectrogram(fit_duration(waveforms, lengths, samples, fit), window, hop, n_fft)
-    filters = mel_filters(rate, n_fft, n_mels, float(f_min), top).to(waveforms.device)
-    return to_decibel(power @ filters, POWER_FLOOR).transpose(1, 2).unsqueeze(1).contiguous()
+    bands = mel_power(power, rate, n_fft, n_mels, float(f_min), top)
+    return to_decibel(bands, POWER_FLOOR).transpose(1, 2).unsqueeze(1).contiguous()

@@ -1,19 +1,17 @@
-"""The wav2vec 2.0 network (arXiv 2006.11477): its weights, and one layer's output for a batch of unequal lengths."""
+"""The wav2vec 2.0 network (arXiv 2006.11477) with its weights, as torchaudio has it."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from logger.log import get_logger
+from utils.checkpoint import load_tensors
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ RATE = 16000
 HUB_URL = "https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_base_ls960.pth"
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
-# Samples that one frame of the network needs.
-FRAME = 400
 HEAD_DIM = 64
 RANDOM_SEED = 0
 _LAYERS = "encoder.transformer.layers."
@@ -68,11 +64,7 @@ def weights_fingerprint(weights: str) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(path, f"is not a PyTorch checkpoint: {reason}", f"fetch {HUB_URL}") from error
+    state = load_tensors(path, "is not a PyTorch checkpoint", f"fetch {HUB_URL}")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(path, "is not a state dict of tensors", f"fetch {HUB_URL}")
     # The head of torchaudio's speech recognition bundles: it comes after the layers that make a feature.
@@ -159,74 +151,21 @@ def _load_file(path: Path) -> Wav2Vec2Model:
     return network
 
 
-@functools.lru_cache(maxsize=2)
-def _cached(path: Path | None, stamp: tuple[int, ...], device: torch.device) -> Wav2Vec2Model:
-    if path is None:
-        logger.warning(
-            "wav2vec 2.0 HAS RANDOM WEIGHTS (--weights random): its features are MEANINGLESS, good for trying the "
-            "program and for nothing else."
-        )
-        return build_network().to(device)
-    return _load_file(path).to(device)
-
-
-def load_network(weights: str, device: torch.device | str = "cpu") -> Wav2Vec2Model:
-    """The network on a device, in eval mode; loaded once a process for as long as the file stays the same.
+def load_network(weights: str) -> Wav2Vec2Model:
+    """The network on the CPU, in eval mode.
 
     Args:
         weights: "hub" (torchaudio's WAV2VEC2_BASE), "random" (with a warning: meaningless), or a file in the format
             of torchaudio's, a state dict. Dimensions, layers and kernels are read off its shapes; heads have 64
             dimensions each. A speech recognition head ("aux") is dropped.
-        device: where to.
 
     Raises:
         UserError: no such file, no download, not a checkpoint, or tensors missing or left over.
     """
-    device = torch.device(device)
     if weights == "random":
-        return _cached(None, (), device)
-    path = weights_path(weights)
-    status = path.stat()
-    return _cached(path, (status.st_mtime_ns, status.st_size), device)
-
-
-def _extract(network: Wav2Vec2Model, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The convolutional frames ``(batch, frames, channels)`` and how many count.
-
-    The first convolution is normalised over time (GroupNorm), so each item gets its own statistics over its own
-    frames. No convolution pads, so frames of the padding reach no frame that counts.
-    """
-    first, *rest = network.feature_extractor.conv_layers
-    frames = first.conv(waveforms.unsqueeze(1))
-    lengths = (lengths - first.kernel_size) // first.stride + 1
-    if bool((lengths == frames.shape[2]).all()):
-        frames = first.layer_norm(frames)
-    else:
-        for row, count in zip(frames, lengths.tolist(), strict=True):
-            row[:, :count] = first.layer_norm(row[None, :, :count])[0]
-    frames = functional.gelu(frames)
-    for layer in rest:
-        frames, lengths = layer(frames, lengths)
-    return frames.transpose(1, 2), lengths
-
-
-def layer_output(network: Wav2Vec2Model, waveforms: Tensor, lengths: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Output of one transformer layer; the layers after it are not run.
-
-    Args:
-        network: from `load_network`.
-        waveforms: ``(batch, samples)`` float32 at 16 kHz on the network's device, zero behind each length.
-        lengths: ``(batch,)`` int64; an item of fewer than 400 samples is zero-padded to the one frame it needs.
-        layer: counted from 1.
-
-    Returns:
-        ``(batch, frames, dims)`` and ``(batch,)`` int64, the frames of each item that count. An item's frames do not
-        depend on the batch it is in.
-    """
-    waveforms = functional.pad(waveforms, (0, max(0, FRAME - waveforms.shape[1])))
-    with torch.inference_mode():
-        frames, counts = _extract(network, waveforms, lengths.clamp(min=FRAME))
-        ragged = bool((counts != frames.shape[1]).any())
-        # Lengths make torchaudio mask the attention and zero the padding before the positional convolution.
-        outputs = network.encoder.extract_features(frames, counts if ragged else None, layer)
-    return outputs[-1], counts
+        logger.warning(
+            "wav2vec 2.0 HAS RANDOM WEIGHTS (--weights random): its features are MEANINGLESS, good for trying the "
+            "program and for nothing else."
+        )
+        return build_network()
+    return _load_file(weights_path(weights))

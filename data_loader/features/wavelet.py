@@ -26,9 +26,7 @@ def coefficients(signal: np.ndarray) -> np.ndarray:
     """
     import pywt
 
-    approximation = signal
-    for _ in range(APPROXIMATIONS):
-        approximation, _ = pywt.dwt(approximation, WAVELET)
+    approximation = pywt.downcoef("a", signal, WAVELET, level=APPROXIMATIONS)
     details = []
     for _ in range(LEVELS):
         approximation, detail = pywt.dwt(approximation, WAVELET)
@@ -42,11 +40,12 @@ def _picture(values: Tensor) -> Tensor:
     scaled = (values - low) / torch.where(high > low, high - low, 1.0)
     side = math.isqrt(len(values) - 1) + 1
     square = functional.pad(scaled, (0, side * side - len(values))).view(1, 1, side, side)
-    resized = functional.interpolate(square, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+    # Where the square grows there is nothing to smooth, and the plain way is three times as fast.
+    resized = functional.interpolate(square, (SIZE, SIZE), mode="bilinear", antialias=side > SIZE, align_corners=False)
     return resized[0, 0].clamp_(0.0, 1.0)
 
 
-@register_feature("wavelet", unit_range=True, repeats=3, batch_size=8)
+@register_feature("wavelet", unit_range=True, repeats=3, batch_seconds=20)
 def wavelet(waveforms: Tensor, rate: int, lengths: Tensor) -> Tensor:
     """Picture of db8 wavelet coefficients ``(batch, 3, 224, 224)`` in [0, 1]; the three channels are the same.
 

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from data_loader.audio import check_audio, cut_event, read_audio
+from data_loader.excerpt import read_excerpt
 from utils.errors import UserError
 
 RATE = 8000
@@ -101,3 +102,31 @@ def test_the_file_is_named_once(tmp_path):
     with pytest.raises(UserError) as caught:
         read_audio(path)
     assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("rate", [1, 99, 8001, 1_000_001, 2**31 - 1])
+def test_a_rate_that_no_feature_could_take_is_an_error(tmp_path, tone, rate):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone, rate)
+    for read in (lambda: read_audio(path), lambda: read_excerpt(path, 0, 1)):
+        with pytest.raises(UserError, match=rf"a\.wav: has the sampling rate {rate} Hz"):
+            read()
+
+
+@pytest.mark.parametrize("rate", [100, 4000, 5512, 10_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_the_rates_of_recorders_are_read(tmp_path, tone, rate):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone, rate)
+    assert read_audio(path)[1] == rate
+
+
+def test_a_small_file_that_claims_gigabytes_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((4096, 8), np.int16), 640_000)
+    content = bytearray(path.read_bytes())
+    # The 36 bits of STREAMINFO that count the samples (RFC 9639, 8.2).
+    content[21] = content[21] & 0xF0
+    content[22:26] = (1_500_000_000).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="1500000000 samples in 8 channels"):
+        read_audio(path)

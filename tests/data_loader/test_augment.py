@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data_loader.augment import Augmentation
+from data_loader.augment import Augmentation, roll_by_index, roll_rows
 from utils.errors import UserError
 
 
@@ -40,6 +40,25 @@ def test_a_shift_moves_samples_in_a_circle(waveforms):
     assert not torch.equal(moved, batch)
 
 
+@pytest.mark.parametrize("roll", [roll_rows, roll_by_index])
+def test_each_row_is_rolled_within_its_length(waveforms, roll):
+    batch, lengths = waveforms
+    by = torch.tensor([3, -699, 0, 5])
+    rolled = roll(batch, lengths, by)
+    for row, waveform, length, samples in zip(rolled, batch, lengths.tolist(), by.tolist(), strict=True):
+        assert torch.equal(row[:length], waveform[:length].roll(samples))
+        assert not row[length:].any()
+
+
+def test_a_generator_of_its_own_decides_and_leaves_the_default_one_alone(waveforms):
+    augmentation = Augmentation(gain_db=6, noise_db=10, shift=0.5)
+    before = torch.get_rng_state()
+    one, same, other = (augmentation.waveform(*waveforms, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_noise_has_the_level_asked_for(waveforms):
     batch, lengths = waveforms
     torch.manual_seed(0)
@@ -59,6 +78,16 @@ def test_masks_cover_whole_bands_and_stretches_with_the_mean():
     # Only whole rows and whole columns are masked.
     whole = changed.all(dim=3, keepdim=True) | changed.all(dim=2, keepdim=True)
     assert torch.equal(changed, whole.expand_as(changed))
+    assert torch.equal(masked, torch.where(changed, pictures.mean((1, 2, 3), keepdim=True), pictures))
+
+
+def test_every_mask_asked_for_is_there():
+    torch.manual_seed(0)
+    pictures = torch.rand(200, 1, 40, 600)
+    one, three = (Augmentation(time_masks=count).spectrogram(pictures) != pictures for count in (1, 3))
+    # The mean width of one is half the greatest; three overlap a little.
+    assert 0.04 < one.float().mean() < 0.06
+    assert 0.12 < three.float().mean() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -72,6 +101,8 @@ def test_masks_cover_whole_bands_and_stretches_with_the_mean():
         ({"gain_db": float("nan")}, "not a number"),
         ({"gain_db": -3}, "at least 0"),
         ({"time_masks": -1}, "at least 0"),
+        ({"time_masks": 10**9}, "at most 100"),
+        ({"noise_db": -1e30}, "at least -200"),
         ({"shift": None}, "not a number"),
     ],
 )

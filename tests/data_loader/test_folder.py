@@ -7,10 +7,15 @@ import pytest
 import soundfile
 import torch
 
-from data_loader.folder import audio_files, folder_batches
+from data_loader.folder import audio_files, file_groups, group_batches
 from data_loader.frontend import Frontend
 from data_loader.resp_data_loader import RespDataLoader
 from utils.errors import UserError
+
+
+def all_batches(files, spec, batch_size):
+    for group in file_groups(files):
+        yield from group_batches(files, group, spec, batch_size)
 
 
 def test_files_are_found_at_any_depth_in_order(tmp_path):
@@ -37,7 +42,7 @@ def test_a_folder_gives_the_same_input_as_the_data_set(tiny_data, options):
     expected, found = {}, {}
     for batch in loader.evaluation("train"):
         expected |= zip(batch.index.tolist(), frontend(batch.data, batch.lengths), strict=True)
-    for batch in folder_batches(files, loader.input_spec, 5):
+    for batch in all_batches(files, loader.input_spec, 5):
         found |= zip(batch.index.tolist(), frontend(batch.data, batch.lengths), strict=True)
     assert expected.keys() == found.keys()
     for index in expected:
@@ -51,6 +56,6 @@ def test_files_of_different_rates_are_taken(tiny_data, tmp_path):
     spec = RespDataLoader(str(tiny_data), task=2, input_dir="processed_stft").input_spec
     for number, rate in enumerate((8000, 16000, 44100)):
         soundfile.write(tmp_path / f"{number}.wav", np.random.default_rng(0).normal(0, 0.01, rate), rate)
-    batches = list(folder_batches(audio_files(tmp_path), spec, 8))
+    batches = list(all_batches(audio_files(tmp_path), spec, 8))
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == [0, 1, 2]
     assert all(batch.data.shape[1:] == (1, 224, 224) for batch in batches)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.dataset import RespDataset, collate_resp
+from data_loader.batching import collate_resp
+from data_loader.dataset import RespDataset
 from data_loader.extract import extract
 from data_loader.features import methods
 from data_loader.resp_data_loader import RespDataLoader
 from data_loader.store import FeatureStore, statistics
 from data_loader.tables import build_tables
+from utils.device import choose_precision
 from utils.errors import UserError
 
 STFT = {"input_dir": "processed_stft"}
@@ -183,9 +185,10 @@ def test_a_recording_that_is_gone_is_named_by_the_statistics_too(own_data):
         loader(own_data, input_dir=None, frontend="stft")
 
 
-def test_the_input_says_which_weights_a_frontend_has(tiny_data):
+def test_the_input_says_which_weights_and_precision_a_frontend_has(tiny_data):
     resp = loader(tiny_data, input_dir=None, frontend={"method": "wav2vec", "weights": "random"}, normalize=False)
     assert resp.input_spec.weights == "random"
+    assert resp.input_spec.params["precision"] == choose_precision("auto", torch.device("cpu"))
     assert loader(tiny_data, input_dir=None, frontend="stft", normalize=False).input_spec.weights is None
 
 

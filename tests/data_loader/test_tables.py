@@ -134,3 +134,27 @@ def test_a_time_that_is_no_whole_number_is_an_error(tmp_path, value):
     path.write_text(path.read_text().replace(",777,", f",{value},"))
     with pytest.raises(UserError, match=r"task1\.csv: column end_ms"):
         read_table(tmp_path, 1)
+
+
+@pytest.mark.parametrize("times", ["-5,300", "300,300", "700,300"])
+def test_a_time_before_the_recording_or_an_event_that_ends_before_it_begins_is_an_error(tmp_path, times):
+    put(tmp_path, "1_1.0_0_p1_1", events=[(111, 777, "Normal")])
+    write_tables(build_tables(tmp_path), tmp_path)
+    path = tmp_path / "task1.csv"
+    path.write_text(path.read_text().replace("111,777", times))
+    with pytest.raises(UserError, match=r"task1\.csv: holds an event from"):
+        read_table(tmp_path, 1)
+
+
+def test_splits_that_are_numbers_stay_text(tmp_path):
+    put(tmp_path, "1_1.0_0_p1_1", "Normal")
+    write_tables(build_tables(tmp_path), tmp_path)
+    path = tmp_path / "task2.csv"
+    path.write_text(path.read_text().replace(",train,", ",2022,"))
+    assert list(read_table(tmp_path, 2)["split"]) == ["2022"]
+
+
+def test_a_folder_whose_name_is_no_text_is_an_error(tmp_path):
+    put(tmp_path / "release", "1_1.0_0_p1_1", "Normal")
+    (tmp_path / "release").rename(tmp_path / "\udcff")
+    assert len(build_tables(tmp_path).bad) == 1

@@ -56,7 +56,8 @@ def fake_store(folder, method, shape):
         "dtype": "float16",
         "repeats": 1,
         "sources": {},
-        "items": {},
+        "items": {"2": 1},
+        "shards": {"s.npy": 1},
     }
     (folder / f"processed_{method}").mkdir()
     (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta))
@@ -131,7 +132,8 @@ IMPOSSIBLE = [
     ("data_loader.args.augment", {"freq_masks": 1, "freq_axis": 1}, "axes count from the end: -1 to -3"),
     ("data_loader.args.batch_size", 0, "data_loader.args.batch_size: is 0 (expected at least 1)"),
     ("data_loader.args.num_workers", -1, "expected at least 0"),
-    ("data_loader.args.rate", 0, "expected at least 1"),
+    ("data_loader.args.num_workers", 10**6, "expected at most"),
+    ("data_loader.args.rate", 0, "expected at least 100"),
     ("data_loader.args.input_dir", None, "Tiny takes (1, 224, 224)"),
     ("data_loader.args.input_dir", "processed_mel", "--method mel"),
     ("data_loader.args.data_dir", "/nowhere", "there is no such table"),

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from tests.tiny import tiny_run
-from trainer.evaluation import evaluate, load_trained, predict_folder, write_predictions
+from trainer.evaluation import evaluate
+from trainer.trained import load_trained
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -124,50 +124,6 @@ def test_data_that_changed_since_the_training_is_said_where_it_matters(checkpoin
     table.write_text("\n".join(row for row in rows if row != train[0]) + "\n")
     evaluate(trained, "valid")
     assert "not that of the training" in caplog.text
-
-
-def test_a_folder_of_the_same_audio_gets_the_same_predictions(tiny_data, trained, tmp_path):
-    folder = tiny_data / "BioCAS2022" / "train2022_wav"
-    predictions = predict_folder(trained, folder, batch_size=5)
-    stored = [evaluate(trained, split).predictions for split in ("train", "valid")]
-    expected = {row.wav_name: row.prediction for table in stored for row in table.itertuples()}
-    assert len(predictions) == 18
-    assert predictions == expected
-    assert len(set(predictions.values())) > 1
-    write_predictions(predictions, tmp_path / "deep" / "out.json")
-    assert json.loads((tmp_path / "deep" / "out.json").read_text()) == expected
-
-
-def test_a_folder_may_have_folders_and_other_files(tiny_data, trained, tmp_path):
-    wavs = sorted((tiny_data / "BioCAS2022" / "train2022_wav").glob("*.wav"))
-    (tmp_path / "b").mkdir()
-    shutil.copy(wavs[0], tmp_path / "z.wav")
-    shutil.copy(wavs[1], tmp_path / "b" / "a.WAV")
-    (tmp_path / "notes.txt").write_text("no audio")
-    assert list(predict_folder(trained, tmp_path)) == ["b/a.WAV", "z.wav"]
-
-
-def test_waveform_models_predict_folders_too(tiny_data, tmp_path):
-    changes = {"input_dir": None, "frontend": "stft", "duration": 1.0, "task": 2}
-    changes = {f"data_loader__args__{key}": value for key, value in changes.items()}
-    run = tiny_run(tiny_data, tmp_path, trainer__epochs=1, metrics=[], arch__args__label_dim=3, **changes)
-    run.train()
-    trained = load_trained(run.to_test(), CPU)
-    stored = [evaluate(trained, split).predictions for split in ("train", "valid")]
-    expected = {row.wav_name: row.prediction for table in stored for row in table.itertuples()}
-    assert predict_folder(trained, tiny_data / "BioCAS2022" / "train2022_wav", batch_size=4) == expected
-
-
-def test_predictions_of_a_broken_file_name_it(trained, tmp_path):
-    (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"broken\.wav"):
-        predict_folder(trained, tmp_path)
-
-
-def test_predictions_that_cannot_be_written_are_one_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        write_predictions({}, tmp_path / "file" / "out.json")
 
 
 def test_the_model_is_that_of_the_checkpoint_in_evaluation_mode(checkpoint, trained):

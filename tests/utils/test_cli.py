@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import subprocess
@@ -9,7 +10,16 @@ import sys
 import pytest
 
 from tests.tiny import ROOT
-from utils.cli import Stopped, add_device_option, choose_visible_devices, make_parser, n_devices, positive, run_script
+from utils.cli import (
+    Stopped,
+    add_device_option,
+    choose_visible_devices,
+    make_parser,
+    n_devices,
+    positive,
+    quick_imports,
+    run_script,
+)
 from utils.errors import UserError
 
 
@@ -30,6 +40,15 @@ def raises(error):
         raise error
 
     return main
+
+
+def test_quick_imports_search_no_garbage_and_put_the_search_back():
+    with quick_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), quick_imports():
+        import no_such_module  # noqa: F401
+    assert gc.isenabled()
 
 
 def test_success_is_0():
@@ -92,12 +111,12 @@ def test_what_names_no_device_is_wrong_usage(text, capsys):
     assert "neither" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["train", "test"])
+@pytest.mark.parametrize("script", ["train", "test", "preprocess"])
 def test_help_is_quick_and_names_every_option(script):
     code = (
         f"import sys, {script}\n"
         f"text = {script}.parser().format_help()\n"
-        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
+        "assert not {'torch', 'numpy', 'pandas', 'scipy'} & sys.modules.keys()\n"
         "print(text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -114,6 +133,7 @@ def test_help_is_quick_and_names_every_option(script):
             "torchrun",
             "saved/model_best.pth",
         ),
+        "preprocess": ("--method", "--workers", "--mel-n-mels", "--ast-frontend", "--demo", "--data-dir"),
         "test": ("-r", "-d", "--split", "--wav", "--out", "--out-dir", "--bs", "--data-dir", "metrics.json"),
     }
     assert not [option for option in options[script] if option not in done.stdout]

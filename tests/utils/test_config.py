@@ -130,6 +130,12 @@ def test_the_command_line_changes_the_config(tmp_path, config):
     assert changed.get("trainer.nothing", 4) == 4
 
 
+@pytest.mark.parametrize("lr", [float("inf"), float("nan")])
+def test_a_learning_rate_that_is_no_number_is_one_error(tmp_path, config, lr):
+    with pytest.raises(UserError, match="no number in JSON"):
+        ConfigParser.from_args(args(config=write_config(tmp_path / "c.json", config), lr=lr))
+
+
 def test_the_learning_rate_of_the_command_line_is_the_peak_of_one_cycle(tmp_path, config):
     config["lr_scheduler"] = {"type": "OneCycleLR", "args": {"max_lr": 0.1}}
     path = write_config(tmp_path / "c.json", config)

@@ -14,7 +14,7 @@ def test_resizing_a_ragged_batch_equals_interpolate_of_each_item_alone(size):
     for item, count, result in zip(frames, counts, resized, strict=True):
         image = item[:count].T[None, None].double()
         alone = functional.interpolate(image, (3, size), mode="bilinear", antialias=True, align_corners=False)
-        torch.testing.assert_close(result, alone[0, 0].T.float(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(result, alone[0, 0].T.float(), atol=5e-5, rtol=1e-5)
 
 
 def test_resizing_a_batch_of_one_length_equals_the_ragged_way():

@@ -49,6 +49,10 @@ def test_the_parameters_set_the_shape():
         ({"hop_ms": 0.0}, "hop_ms"),
         ({"duration": 0.0}, "duration"),
         ({"f_max": 4001.0}, "f_min, f_max"),
+        ({"n_mels": 10**9}, "n_mels"),
+        ({"duration": 1e300}, "duration"),
+        ({"hop_ms": 1e300}, "hop_ms"),
+        ({"f_min": 1000.0, "f_max": 1000.0001}, "duration, hop_ms, n_mels, f_min, f_max"),
         ({"f_min": 500.0, "f_max": 400.0}, "f_min, f_max"),
     ],
 )

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from data_loader.features import wav2vec_network
+from data_loader.features import wav2vec_fast, wav2vec_network
 from data_loader.features.wav2vec import ast_wav2vec, wav2vec
+from data_loader.features.wav2vec_fast import TransformerLayer, fast_network
 from data_loader.features.wav2vec_network import (
     HUB_URL,
     KERNELS,
     STRIDES,
     build_network,
-    layer_output,
     load_network,
     weights_fingerprint,
 )
@@ -62,18 +62,13 @@ def offline(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("feature, layer", [(ast_wav2vec, 8), (wav2vec, 12)])
-def test_the_network_stops_at_the_layer_it_needs(feature, layer, saved):
-    weights = saved()
+def test_the_network_stops_at_the_layer_it_needs(feature, layer, saved, monkeypatch):
     called = []
-    layers = load_network(weights).encoder.transformer.layers
-    hooks = [
-        module.register_forward_hook(lambda *_, number=number: called.append(number))
-        for number, module in enumerate(layers, start=1)
-    ]
-    feature(noise(4000), 8000, weights=weights)
-    for hook in hooks:
-        hook.remove()
-    assert called == list(range(1, layer + 1))
+    compute = TransformerLayer.__call__
+    monkeypatch.setattr(TransformerLayer, "__call__", lambda self, *args: called.append(self) or compute(self, *args))
+    weights = saved()
+    feature(noise(4000), 8000, weights=weights, precision="fp32")
+    assert called == fast_network(weights, torch.device("cpu"), torch.float32).layers[:layer]
 
 
 def test_features_are_resized_outputs_of_layers_8_and_12_of_torchaudios_network(saved):
@@ -86,29 +81,20 @@ def test_features_are_resized_outputs_of_layers_8_and_12_of_torchaudios_network(
     eighth, twelfth = outputs[7].mT, outputs[11].mT
     resize = {"mode": "bilinear", "antialias": True, "align_corners": False}
     expected = functional.interpolate(eighth[None], (128, 128), **resize)[0, 0]
-    torch.testing.assert_close(ast_wav2vec(waveform, 8000, weights=weights), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        ast_wav2vec(waveform, 8000, weights=weights, precision="fp32"), expected, atol=1e-4, rtol=1e-4
+    )
     expected = functional.interpolate(twelfth[None], (224, 224), **resize)[0]
-    torch.testing.assert_close(wav2vec(waveform, 8000, weights=weights), expected, atol=1e-4, rtol=1e-4)
+    picture = wav2vec(waveform, 8000, weights=weights, precision="fp32")
+    torch.testing.assert_close(picture, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_padding_changes_nothing_at_any_layer():
-    network = build_network(seed=3, **SMALL)
-    lengths = torch.tensor([6000, 401, 2345])
-    batch = noise(3, 6000) * (torch.arange(6000) < lengths[:, None])
-    for layer in (1, 12):
-        frames, counts = layer_output(network, batch, lengths, layer)
-        for item, length, row, count in zip(batch, lengths, frames, counts, strict=True):
-            alone = network.extract_features(item[None, :length], num_layers=layer)[0][-1][0]
-            assert len(alone) == count
-            torch.testing.assert_close(row[:count], alone, atol=1e-4, rtol=1e-4)
-
-
-def test_an_item_shorter_than_a_frame_is_padded_to_one():
-    network = build_network(seed=3, **SMALL)
-    frames, counts = layer_output(network, noise(1, 120), torch.tensor([120]), 8)
-    expected, _ = layer_output(network, functional.pad(noise(1, 120), (0, 280)), torch.tensor([400]), 8)
-    assert counts.tolist() == [1]
-    torch.testing.assert_close(frames, expected)
+def test_a_precision_that_is_none_is_refused(saved):
+    with pytest.raises(UserError, match="there is no precision 'fp61'") as raised:
+        wav2vec(noise(2000), 8000, weights=saved(), precision="fp61")
+    assert "fp32" in raised.value.hint
+    with pytest.raises(UserError, match="precision: is 'fp61'"):
+        wav2vec.checked({"precision": "fp61"}, "--wav2vec")
 
 
 def test_a_file_of_the_older_weight_norm_loads_the_same(state, saved):
@@ -208,25 +194,26 @@ def test_fingerprints_tell_weights_apart(saved, state):
 
 def test_a_changed_file_is_loaded_anew_and_an_unchanged_one_is_not(saved, state):
     weights = saved()
-    network = load_network(weights)
-    assert load_network(weights) is network
+    how = torch.device("cpu"), torch.float32
+    network = fast_network(weights, *how)
+    assert fast_network(weights, *how) is network
     saved({**state, "aux.bias": torch.zeros(1)})
-    assert load_network(weights) is not network
+    assert fast_network(weights, *how) is not network
 
 
 def test_random_weights_warn_repeat_and_leave_the_global_random_state_alone(caplog, monkeypatch):
     build = wav2vec_network.build_network
     monkeypatch.setattr(wav2vec_network, "build_network", lambda **arguments: build(**{**SMALL, **arguments}))
-    wav2vec_network._cached.cache_clear()
+    wav2vec_fast._cached.cache_clear()
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     with caplog.at_level(logging.WARNING):
         first = ast_wav2vec(noise(2000), 8000, weights="random")
     assert "MEANINGLESS" in caplog.text
     assert torch.equal(torch.random.get_rng_state(), before)
-    wav2vec_network._cached.cache_clear()
+    wav2vec_fast._cached.cache_clear()
     torch.testing.assert_close(ast_wav2vec(noise(2000), 8000, weights="random"), first)
-    wav2vec_network._cached.cache_clear()
+    wav2vec_fast._cached.cache_clear()
 
 
 def test_base_has_the_dimensions_of_torchaudios_bundle():

@@ -1,0 +1,118 @@
+"""Which item of a feature store is where: index.csv for people, index.npy for the program.
+
+index.csv has one item a row and opens in anything. Reading it takes time and memory with the number of items, so the
+program uses index.npy: ``(3, items)`` uint64, memory-mapped, a column an item. Its rows are a key made from what names
+the item (sorted), the number of its shard in meta.json, and the row in that shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_loader.mapped_shards import open_npy
+from utils.errors import UserError
+from utils.files import atomic_path, atomic_write_text
+
+INDEX_COLUMNS = ["task", "wav_name", "event_id", "start_ms", "end_ms", "shard", "row"]
+CSV, NPY = "index.csv", "index.npy"
+
+
+def item_keys(table: pd.DataFrame) -> np.ndarray:
+    """``(rows,)`` uint64, a hash of wav_name, start_ms and end_ms; of recordings, without times, these are -1.
+
+    The hash is pandas' (SipHash, the same on every machine). Two of a million items share one with probability 3e-8.
+    """
+    parts = pd.DataFrame({"wav_name": table["wav_name"].to_numpy(object)})
+    for column in ("start_ms", "end_ms"):
+        parts[column] = np.asarray(table.get(column, -1), np.int64)
+    return pd.util.hash_pandas_object(parts, index=False).to_numpy()
+
+
+def write_index(folder: Path, index: pd.DataFrame, shards: Mapping[str, int]) -> None:
+    """Write both files.
+
+    Args:
+        folder: of the store.
+        index: one item a row, the columns `INDEX_COLUMNS`; for recordings (task 2) the times are -1.
+        shards: the store's, in their order, see `StoreMeta`.
+    """
+    atomic_write_text(folder / CSV, index.to_csv(index=False, lineterminator="\n"))
+    number = {name: position for position, name in enumerate(shards)}
+    places = np.empty((3, len(index)), np.uint64)
+    places[0] = item_keys(index)
+    places[1] = index["shard"].map(number)
+    places[2] = index["row"]
+    # Of items listed twice (an event annotated twice) the first comes first.
+    order = np.argsort(places[0], kind="stable")
+    with atomic_path(folder / NPY) as path, path.open("wb") as file:
+        np.save(file, np.take(places, order, axis=1), allow_pickle=False)
+
+
+def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:
+    """Read a store's index.csv.
+
+    Args:
+        folder: of the store.
+        shards: the store's, see `StoreMeta`.
+
+    Raises:
+        UserError: it is not there, or does not list the rows of these shards.
+    """
+    path = folder / CSV
+    remake = "--force makes the store anew"
+    try:
+        index = pd.read_csv(path, dtype={"wav_name": str, "shard": str})
+    except (OSError, ValueError) as error:
+        raise UserError(path, f"is not a readable index: {error}", remake) from error
+    if missing := [column for column in INDEX_COLUMNS if column not in index.columns]:
+        raise UserError(path, f"lacks the columns {', '.join(missing)}", remake)
+    numbers = index[["task", "event_id", "start_ms", "end_ms", "row"]]
+    if not all(kind.kind == "i" for kind in numbers.dtypes) or index[["wav_name", "shard"]].isna().any(axis=None):
+        raise UserError(path, "is not a list of items", remake)
+    rows = index.groupby("shard")["row"].agg(["size", "nunique", "min", "max"])
+    wrong = (rows["nunique"] != rows["size"]) | (rows["min"] != 0) | (rows["max"] != rows["size"] - 1)
+    if wrong.any() or rows["size"].to_dict() != dict(shards):
+        raise UserError(path, "lists other rows than the shards have", remake)
+    return index
+
+
+class StoreIndex:
+    """index.npy, opened in constant time.
+
+    Args:
+        folder: of the store.
+        shards: names and rows of its shards, see `StoreMeta`.
+        remake: what to do about a damaged index.
+
+    Raises:
+        UserError: it is not there, or not of these shards.
+    """
+
+    def __init__(self, folder: Path, shards: Mapping[str, int], remake: str) -> None:
+        self._path, self._remake = folder / NPY, remake
+        self._counts = np.array(list(shards.values()), np.uint64)
+        shape = (3, int(self._counts.sum()))
+        with open_npy(self._path, shape, np.dtype(np.uint64), remake) as file:
+            self._places = np.memmap(file, np.uint64, "r", file.tell(), shape)
+
+    def find(self, table: pd.DataFrame, task: int) -> np.ndarray:
+        """Where the items of a table are: ``(rows, 2)`` int64, number of the shard and row in it; -1 if absent.
+
+        Raises:
+            UserError: the index names a place that is not there.
+        """
+        keys, shards, rows = self._places
+        wanted = item_keys(table if task == 1 else table[["wav_name"]])
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        found = keys[at] == wanted
+        at = at[found]
+        shards, rows = shards[at], rows[at]
+        if (shards >= len(self._counts)).any() or (rows >= self._counts[shards]).any():
+            raise UserError(self._path, "names a place that no shard has", self._remake)
+        places = np.full((len(table), 2), -1)
+        places[found] = np.column_stack([shards, rows])
+        return places

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.batching import similar_batches, similar_rows
+
+LENGTHS = np.random.default_rng(0).integers(1, 1000, 60).tolist()
+
+
+@pytest.mark.parametrize(("most_rows", "most_samples"), [(8, 1e9), (100, 3000), (1, 1e9), (5, 10)])
+def test_every_row_comes_once_in_parts_of_similar_length_within_the_limits(most_rows, most_samples):
+    parts = list(similar_rows(LENGTHS, most_rows, most_samples))
+    assert sorted(row for part in parts for row in part) == list(range(len(LENGTHS)))
+    longest = 0
+    for part in parts:
+        lengths = [LENGTHS[row] for row in part]
+        assert min(lengths) >= longest
+        longest = max(lengths)
+        assert len(part) <= most_rows
+        assert len(part) * longest <= most_samples or len(part) == 1
+
+
+def test_a_part_takes_what_it_can():
+    assert list(similar_rows([10, 10, 10, 10, 10], 2, 1e9)) == [[0, 1], [2, 3], [4]]
+    assert list(similar_rows([10, 10, 10, 10, 10], 9, 30)) == [[0, 1, 2], [3, 4]]
+
+
+def test_batches_hold_the_waveforms_padded_with_zeros_and_one_rate():
+    rng = np.random.default_rng(1)
+    waveforms = [
+        (rng.normal(size=length).astype(np.float32), rate) for length, rate in zip(LENGTHS, [8, 9] * 30, strict=True)
+    ]
+    seen = []
+    for rows, batch, lengths, rate in similar_batches(waveforms, 7):
+        for row, item, length in zip(rows, batch, lengths.tolist(), strict=True):
+            samples, its_rate = waveforms[row]
+            assert its_rate == rate
+            assert torch.equal(item[:length], torch.from_numpy(samples))
+            assert not item[length:].any()
+        seen += rows
+    assert sorted(seen) == list(range(60))

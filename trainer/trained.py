@@ -1,0 +1,92 @@
+"""A checkpoint, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data_loader.frontend import InputSpec
+from model import architectures
+from trainer.setup import make_model
+from utils.arguments import check_arguments
+from utils.checkpoint import load_checkpoint, load_weights, refuse_other_weights
+from utils.config import ConfigParser
+from utils.device import choose_precision
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint, ready to predict.
+
+    Attributes:
+        config: that it was trained with.
+        model: in evaluation mode on `device`.
+        spec: what its input is.
+        classes: class names in the order of the outputs.
+        epoch: after which it was saved.
+        data: a fingerprint of the data that it was trained on.
+    """
+
+    path: Path
+    config: ConfigParser
+    model: nn.Module
+    spec: InputSpec
+    classes: tuple[str, ...]
+    epoch: int
+    device: torch.device
+    precision: str
+    data: str | None
+
+
+def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
+    """Rebuild the model of a checkpoint; nothing but the checkpoint is needed.
+
+    Args:
+        changes: of its config's data loader arguments (data_dir, batch_size, num_workers).
+
+    Raises:
+        UserError: the file is no checkpoint, or does not fit its own config.
+    """
+    checkpoint = load_checkpoint(path)
+    classes, epoch = tuple(checkpoint["classes"]), checkpoint["epoch"]
+    try:
+        config = ConfigParser(checkpoint["config"]).changed("data_loader.args", **changes or {})
+        spec = InputSpec.from_dict(checkpoint["input"])
+        _check_arch(config, spec, classes)
+    except UserError as error:
+        raise UserError(path, f"does not fit this program: {error.subject} {error.what}", error.hint) from error
+    model = _make_model(config, checkpoint["state_dict"], path)
+    load_weights(model, checkpoint["state_dict"], path)
+    model.to(device, memory_format=torch.channels_last).eval()
+    precision = choose_precision(config.get("trainer.precision", "fp32"), device)
+    return Trained(path, config, model, spec, classes, epoch, device, precision, checkpoint.get("data"))
+
+
+def _check_arch(config: ConfigParser, spec: InputSpec, classes: tuple[str, ...]) -> None:
+    architecture = architectures.lookup(config["arch"]["type"], "arch.type")
+    args = check_arguments(architecture, config.get("arch.args", {}), "arch.args")
+    if args.get("label_dim") != len(classes):
+        raise UserError("arch.args.label_dim", f"is {args.get('label_dim')}, for {len(classes)} classes")
+    if problem := architecture.input_problem(args, spec.shape):
+        raise UserError("arch.args", problem)
+
+
+def _make_model(config: ConfigParser, state_dict: Mapping[str, Any], path: Path) -> nn.Module:
+    """The network of a checkpoint's config, first without its tensors: a config may describe more than there is."""
+    for place in ("meta", "cpu"):
+        try:
+            with torch.device(place):
+                model = make_model(config, restore=True)
+        except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as error:
+            # Not every network can be made without tensors; one that cannot be made at all is wrong.
+            if place == "cpu":
+                raise UserError(path, f"its config describes no network: {error}") from error
+        else:
+            refuse_other_weights(model, state_dict, path)
+    return model
