@@ -17,7 +17,7 @@ def misfit(saved: Any, own: Any, where: str = "") -> str | None:
     Numbers are alike, tensors those of one shape and dtype, lists those of one length, objects those that have all of
     the own one's keys. An own None, empty list or object says nothing of what may be saved in its place.
     """
-    if own is None or (saved is None and isinstance(own, str)):
+    if own is None or (saved is None and isinstance(own, (str, bool))):
         return None
     if isinstance(own, Mapping):
         if not isinstance(saved, Mapping):
@@ -49,7 +49,7 @@ def optimizer_misfit(saved: Any, optimizer: torch.optim.Optimizer) -> str | None
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(state, Mapping):
             return f"optimizer.state has the entry {number!r}"
         shape = parameters[number].shape
-        expected = _state_of_a_small_parameter(optimizer, len(shape))
+        expected = _state_of_a_small_parameter(optimizer, parameters[number])
         if state.keys() != expected.keys():
             return f"optimizer.state.{number} holds {', '.join(map(str, state)) or 'nothing'}"
         for key, own in expected.items():
@@ -61,8 +61,8 @@ def optimizer_misfit(saved: Any, optimizer: torch.optim.Optimizer) -> str | None
     return None
 
 
-def _state_of_a_small_parameter(optimizer: torch.optim.Optimizer, axes: int) -> dict[str, Any]:
-    parameter = torch.nn.Parameter(torch.zeros([2] * axes))
+def _state_of_a_small_parameter(optimizer: torch.optim.Optimizer, like: Tensor) -> dict[str, Any]:
+    parameter = torch.nn.Parameter(like.new_zeros([2] * like.ndim))
     parameter.grad = torch.zeros_like(parameter)
     trial = copy.copy(optimizer)
     trial.state = defaultdict(dict)

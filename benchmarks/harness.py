@@ -115,9 +115,18 @@ def table(lines: Iterable[Measured]) -> str:
     """
     rows = ["| what | unit | median (min to max) | ratio | note |", "|---|---|---|---|---|"]
     for line in lines:
-        ratio = f"**{_spread(line.ratios)}** x {line.baseline}" if line.ratios else ""
-        rows.append(f"| {line.name} | {line.unit} | {_spread(line.values)} | {ratio} | {line.note} |")
+        ratio = f"**{_spread(line.ratios)}** x {cell(line.baseline)}" if line.ratios else ""
+        rows.append(f"| {cell(line.name)} | {line.unit} | {_spread(line.values)} | {ratio} | {cell(line.note)} |")
     return "\n".join(rows)
+
+
+def cell(text: object) -> str:
+    """Text as a cell of a Markdown table shows it, whatever a config or a file's name holds.
+
+    >>> cell("a|b <i>")
+    'a\\\\|b &lt;i>'
+    """
+    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -4,8 +4,8 @@
     python benchmarks/inference.py
     python benchmarks/inference.py --device cuda -r saved/model_best.pth
 
-Without a checkpoint, one is trained first: one epoch on 160 recordings. Also measured: the start of the three commands,
-and what there is to wait for in any case: importing torch, and decoding the files.
+Without a checkpoint, one is trained first: one epoch on 160 recordings. Also measured: the start of the three
+commands, and what there is to wait for in any case: importing torch, and decoding the files.
 """
 
 from __future__ import annotations
@@ -75,13 +75,15 @@ def device_option(device: str) -> tuple[str, ...]:
     return ("-d", "cpu") if device == "cpu" else ()
 
 
-def paper_code_rate(files: list[Path], device: str) -> Callable[[], float]:
+def paper_code_rate(files: list[Path], device: str, threads: int | None) -> Callable[[], float]:
     """Baseline A: feature and network of one file after the other, in fp32; files a second, the start not counted."""
     import torch
     from paper_code import compute
 
     from model.lightcnn import LightCNN
 
+    if threads:
+        torch.set_num_threads(threads)
     model = LightCNN(3, indim=3).to(device).eval()
 
     def rate() -> float:
@@ -112,6 +114,12 @@ def main() -> None:
     arguments.add_argument("-r", "--resume", type=Path, metavar="CHECKPOINT", help="a LightCNN on stft features")
     arguments.add_argument("--files", type=int, default=RECORDINGS, metavar="N", help="files to predict")
     arguments.add_argument("--baseline-files", type=int, default=40, metavar="N", help="files for baseline A")
+    arguments.add_argument(
+        "--baseline-threads",
+        type=int,
+        metavar="N",
+        help="of torch in baseline A (default: all; 1 where other programs run)",
+    )
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="inference_") as folder:
         measure(args, Path(folder))
@@ -133,7 +141,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
 
     rates = in_turn(
         {
-            "A": paper_code_rate(spread(files, args.baseline_files), args.device),
+            "A": paper_code_rate(spread(files, args.baseline_files), args.device, args.baseline_threads),
             "test.py": lambda: predict(many),
             "few": lambda: predict(few),
             "decoding": lambda: decoding_rate(spread(files, args.files)),

@@ -15,6 +15,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness import cell
+
 NUMBERS = ("sensitivity", "specificity", "average_score", "harmonic_score", "score")
 HEADER = (
     "| task | model | features | SE | SP | AS | HS | Score [95 % interval] | epochs | minutes |\n" + "|---" * 10 + "|"
@@ -45,7 +47,7 @@ def row(report: dict[str, Any], run: Path) -> str:
         str(report["epoch"]),
         f"{training_minutes(run / 'train.log'):.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: the three models, each with a config, real features, and batches in memory."""
+"""What the benchmarks of training share: three models, each with a config, real features, and batches in memory."""
 
 from __future__ import annotations
 

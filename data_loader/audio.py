@@ -16,7 +16,7 @@ MAX_SECONDS = 3600.0
 # 200 MB at 16 bits: a FLAC file of silence may claim a thousand times its size.
 MAX_VALUES = 100_000_000
 MIN_RATE, MAX_RATE = 100, 1_000_000
-# A resampling filter grows with the terms of the reduced ratio of two rates: 8001 to 16000 Hz would take half a gigabyte.
+# A resampling filter grows with the terms of the reduced ratio of two rates: 8001 to 16000 Hz would take 500 MB.
 _MAX_TERM = 1000
 _RIFF_FORMATS = ("WAV", "WAVEX")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}

@@ -17,7 +17,7 @@ from data_loader.layout import AUDIO_SUFFIXES
 from utils.errors import UserError
 
 # Files that are in memory together: some batches' worth, and no more than so many bytes of them.
-_GROUP_FILES = 32
+_GROUP_FILES = 16
 _GROUP_BYTES = 16_000_000
 
 

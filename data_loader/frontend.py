@@ -96,10 +96,14 @@ class Frontend(nn.Module):
         if lengths is not None:
             features = self._computed(data, lengths)
         else:
-            features = decode(data, self._feature.repeats if self._feature else 1)
+            features = decode(data)
         if (self.spec.mean, self.spec.std) != (0.0, 1.0):
             features = (features - self.spec.mean) / self.spec.std
-        return self.augmentation.spectrogram(features) if self.training else features
+        if self.training:
+            features = self.augmentation.spectrogram(features)
+        repeats = self._feature.repeats if lengths is None and self._feature else 1
+        # The store keeps a repeated channel once, and so all before this was done once.
+        return features.expand(-1, repeats, *features.shape[2:]) if repeats > 1 else features
 
     def _augmented(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.augmentation.waveform(waveforms, lengths, generator) if self.training else waveforms

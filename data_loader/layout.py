@@ -114,5 +114,9 @@ def _pairs_of(json_dir: Path, audio_dirs: list[Path]) -> list[SourcePair]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a kind, sorted, without hidden ones, which macOS leaves beside the real ones."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    """The files of a kind, sorted, without hidden ones, which macOS leaves beside the real ones.
+
+    Folders and pipes of such a name are left out: from a pipe nothing may ever come.
+    """
+    named = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return sorted(p for p in named if p.is_file())

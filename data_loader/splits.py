@@ -54,27 +54,27 @@ def split_items(
     if validation_split == 0:
         return Split(np.arange(n_items), np.arange(0))
     groups = [str(patient) for patient in patients] if split_by == "patient" else [str(name) for name in names]
-    shares, side = _shares(validation_split, n_items)
-    if len(set(groups)) < len(shares):
-        raise UserError(
-            "data_loader.args.validation_split",
-            f"{validation_split!r} needs {len(shares)} groups, there are {len(set(groups))}",
-            "take fewer folds or more patients",
-        )
+    shares, side = _shares(validation_split, n_items, len(set(groups)))
     sides = assign_groups(np.asarray(labels), groups, shares, seed)
     valid = sides == side
     return Split(np.flatnonzero(~valid), np.flatnonzero(valid))
 
 
-def _shares(validation_split: Any, n_items: int) -> tuple[np.ndarray, int]:
+def _shares(validation_split: Any, n_items: int, n_groups: int) -> tuple[np.ndarray, int]:
     """Target shares of the sides, and which of them is the validation."""
     where = "data_loader.args.validation_split"
+    sides = 2
     if isinstance(validation_split, dict):
         if set(validation_split) != {"folds", "fold"}:
             raise UserError(where, f"has the keys {sorted(validation_split)}", 'expected {"folds": 5, "fold": 0}')
         folds, fold = validation_split["folds"], validation_split["fold"]
         if not (isinstance(folds, int) and isinstance(fold, int) and folds >= 2 and 0 <= fold < folds):
             raise UserError(where, f"asks for fold {fold} of {folds}", "folds count from 0, and there are at least 2")
+        sides = folds
+    if n_groups < sides:
+        what = f"{validation_split!r} needs {sides} groups, there are {n_groups}"
+        raise UserError(where, what, "take fewer folds or more patients")
+    if isinstance(validation_split, dict):
         return np.full(folds, 1 / folds), fold
     fraction = validation_split / n_items if isinstance(validation_split, int) else validation_split
     if not 0 < fraction < 1:

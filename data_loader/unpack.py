@@ -27,6 +27,8 @@ _BROKEN = (
     EOFError,
     RuntimeError,  # zipfile's for what it cannot decode
     ValueError,
+    MemoryError,  # a dictionary of gigabytes, which a header may ask for
+    IndexError,  # zipfile's for a member without a name
 )
 # A member of an archive: its name, and how to open it; None for a folder.
 _Member = tuple[str, Callable[[], IO[bytes]] | None]
@@ -103,8 +105,6 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int) -> Non
 def _members(archive: Path) -> Iterator[_Member]:
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    if not is_zip and not tarfile.is_tarfile(archive):
-        raise ArchiveError(archive, "is neither a zip nor a tar archive", "check the address it came from")
     return _zip_members(archive) if is_zip else _tar_members(archive)
 
 
@@ -138,7 +138,12 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    with tarfile.open(archive, tarinfo=_StrictTarInfo) as file:
+    try:
+        # tarfile.is_tarfile would read the first header without the bound on its size.
+        opened = tarfile.open(archive, tarinfo=_StrictTarInfo)  # noqa: SIM115
+    except tarfile.TarError as error:
+        raise ArchiveError(archive, "is neither a zip nor a tar archive", "check the address it came from") from error
+    with opened as file:
         for info in file:
             if not (info.isfile() or info.isdir()):
                 raise ArchiveError(archive, f"{info.name!r} is neither a file nor a folder")

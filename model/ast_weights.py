@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.weights import misfit
+from model.attention import attention_name
+from model.weights import first_line, misfit
 from utils.errors import UserError
+from utils.strict_json import read_json
 
 PATCH = 16
 
@@ -71,6 +72,7 @@ def ast_config(size: Size, geometry: Geometry) -> Any:
         time_stride=geometry.tstride,
         num_mel_bins=geometry.input_fdim,
         max_length=geometry.input_tdim,
+        attn_implementation=attention_name(),
     )
 
 
@@ -121,7 +123,7 @@ def from_deit(state: dict[str, Tensor], source: Path) -> tuple[dict[str, Tensor]
         if name == "patch_embed.proj.weight" and value.ndim == 4:
             value = value.sum(dim=1, keepdim=True)
         new_name = _deit_name(name)
-        if ".attn.qkv." in name:
+        if ".attn.qkv." in name and value.ndim:
             for part, third in zip(("q_proj", "k_proj", "v_proj"), value.tensor_split(3), strict=True):
                 renamed[new_name.replace("qkv", part)] = third
         else:
@@ -179,7 +181,7 @@ def read_folder(folder: Path, size: Size) -> tuple[dict[str, Tensor], tuple[int,
                 output_loading_info=True,
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        what = f"no AST weights can be read from it ({str(error).splitlines()[0]})"
+        what = f"no AST weights can be read from it ({first_line(error)})"
         raise UserError(folder, what, "name a folder with config.json and model.safetensors") from error
     mismatched = {
         name: f"{name} {tuple(found)} instead of {tuple(own)}" for name, found, own in report["mismatched_keys"]
@@ -202,7 +204,7 @@ def read_folder(folder: Path, size: Size) -> tuple[dict[str, Tensor], tuple[int,
 def _folder_geometry(path: Path, size: Size) -> Geometry:
     """The geometry in a folder's config.json, whose network must be the one of `size`."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(path, f"cannot be read ({error})", "name a folder saved by transformers") from error
     wanted = ast_config(size, Geometry(10, 10, 128, 1024)).to_dict()
@@ -218,7 +220,8 @@ def _folder_geometry(path: Path, size: Size) -> Geometry:
             raise UserError(path, f"{key} is {found[key]}, the model_size asked for has {wanted[key]}", hint)
     keys = ("frequency_stride", "time_stride", "num_mel_bins", "max_length")
     values = [found.get(key, wanted[key]) for key in keys]
-    if not all(type(value) is int for value in values) or Geometry(*values).problem():
+    # A larger network than that would not fit into memory.
+    if not all(type(value) is int and value <= 10_000 for value in values) or Geometry(*values).problem():
         raise UserError(path, f"{', '.join(keys)} are {values}", "fetch it again")
     return Geometry(*values)
 

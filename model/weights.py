@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from utils.checkpoint import load_tensors
+from utils.checkpoint import is_state_dict, load_tensors
 from utils.errors import UserError
 
 CONFIG_KEY = "arch.args.weights"
@@ -37,7 +37,7 @@ def hub_files(repo_id: str, filenames: Sequence[str]) -> list[Path]:
                 get_hf_file_metadata(hf_hub_url(repo_id, filename))
                 path = hf_hub_download(repo_id, filename)
             except (OSError, httpx.HTTPError) as error:
-                what = f"{filename} of {repo_id} cannot be fetched from the hub ({_first_line(error)})"
+                what = f"{filename} of {repo_id} cannot be fetched from the hub ({first_line(error)})"
                 urls = " and ".join(hf_hub_url(repo_id, name) for name in filenames)
                 where = "the path of the file" if len(filenames) == 1 else "the folder with these files"
                 raise UserError(CONFIG_KEY, what, f"fetch {urls} elsewhere and set {CONFIG_KEY} to {where}") from error
@@ -73,12 +73,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path, device="cpu")
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
-            raise UserError(path, f"is not a readable weights file ({_first_line(error)})", "fetch it again") from error
+            raise UserError(path, f"is not a readable weights file ({first_line(error)})", "fetch it again") from error
     state = load_tensors(path, "is not a readable weights file", "fetch it again")
     for wrapper in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict(state):
         raise UserError(path, "holds no state dict", "name a file with the names and tensors of a network")
     return dict(state)
 
@@ -126,5 +126,6 @@ def without_weights(architecture: type, args: Mapping[str, Any]) -> dict[str, An
     return {**args, "weights": None} if takes_weights else dict(args)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -28,7 +28,8 @@ def data_dir(tiny_data, tmp_path_factory):
     for method, shape in SHAPES.items():
         meta = {"method": method, "params": {}, "shape": shape, "dtype": "float16", "repeats": 1}
         (folder / f"processed_{method}").mkdir()
-        (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta | {"sources": {}, "items": {"2": 1}, "shards": {"s.npy": 1}}))
+        meta |= {"sources": {}, "items": {"2": 1}, "shards": {"s.npy": 1}}
+        (folder / f"processed_{method}" / "meta.json").write_text(json.dumps(meta))
     return folder
 
 

@@ -39,20 +39,30 @@ def check_config(config: ConfigParser) -> None:
             and the command that makes it.
     """
     arch_args = _check_section(config, "arch", architectures)
-    loader_args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
+    loader_args = check_loader(config)
     loss_args = _check_section(config, "loss", losses)
     _check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
         # OneCycleLR takes its peak from the optimizer unless one is given.
         defaults = {"max_lr": 0.0} if config["lr_scheduler"]["type"] == "OneCycleLR" else {}
         _check_section(config, "lr_scheduler", lr_schedulers, filled_in=("optimizer",), defaults=defaults)
-    _check_ranges(loader_args)
     if "task" in loader_args:
         _check_task(config, arch_args, loader_args, loss_args)
     for number, name in enumerate(config["metrics"]):
         metrics.lookup(name, f"metrics[{number}]")
     _check_monitor(config, loader_args)
     _check_values(config, arch_args, loss_args)
+
+
+def check_loader(config: ConfigParser) -> dict[str, Any]:
+    """All arguments of the data loader; their types and ranges are right.
+
+    Raises:
+        UserError: names the one that is not.
+    """
+    args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
+    _check_ranges(args)
+    return args
 
 
 def _check_section(

@@ -10,6 +10,7 @@ from data_loader.frontend import Frontend
 from data_loader.resp_data_loader import data_folder
 from data_loader.tables import read_table
 from logger.log import get_logger
+from trainer.check import check_loader
 from trainer.inference import predict, refuse_other_input
 from trainer.report import Report, evaluate_predictions
 from trainer.setup import make_loader
@@ -31,6 +32,12 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
         UserError: there is no such split, or the features are not those of the training.
     """
     config = trained.config
+    try:
+        check_loader(config)
+    except UserError as error:
+        raise UserError(
+            trained.path, f"its config cannot be used: {error.subject} {error.what}", error.hint
+        ) from error
     args = config.get("data_loader.args", {})
     present = set(read_table(data_folder(args), args.get("task", 1), args.get("filtered", False))["split"])
     tests = [name for name in ("inter", "intra", "test") if name in present]

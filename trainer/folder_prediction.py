@@ -19,7 +19,7 @@ from utils.files import write_json
 from utils.threads import thread_map
 
 # On a CPU few at a time are faster: what passes between the layers stays in its cache.
-CPU_BATCH, GPU_BATCH = 4, 32
+CPU_BATCH, GPU_BATCH = 8, 32
 
 
 def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None) -> dict[str, str]:
@@ -47,8 +47,12 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None
         classes = []
         with torch.inference_mode(), autocast(trained.precision, device):
             for batch in batches:
-                output = trained.model(to_input(frontend, batch, device))
-                classes.append(output.float().argmax(dim=1).cpu().numpy())
+                output = trained.model(to_input(frontend, batch, device)).float()
+                if not output.isfinite().all():
+                    bad = batch.index[~output.isfinite().all(dim=1).cpu()][0]
+                    what = f"its model gives no finite number for {files[bad]}"
+                    raise UserError(trained.path, what, "the training diverged: use an earlier checkpoint")
+                classes.append(output.argmax(dim=1).cpu().numpy())
         return group, np.concatenate(classes)
 
     predictions = np.empty(len(files), dtype=np.int64)

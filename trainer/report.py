@@ -44,12 +44,21 @@ class Report:
         out_dir = Path(out_dir)
         with atomic_path(out_dir / "predictions.csv") as aside:
             # File names may hold bytes that are no UTF-8; they are written as they are.
-            self.predictions.to_csv(aside, index=False, lineterminator="\n", errors="surrogateescape")
+            table = _without_formulas(self.predictions)
+            table.to_csv(aside, index=False, lineterminator="\n", errors="surrogateescape")
         metrics = self.metrics
         title = f"task {metrics['task']}, {metrics['split']}"
         figure = figures.confusion_figure(metrics["confusion_matrix"], metrics["classes"], title)
         figures.save(figure, out_dir / "confusion_matrix.png")
         write_json(out_dir / "metrics.json", metrics)
+
+
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """A spreadsheet computes text that begins like a formula; an apostrophe in front keeps it text (OWASP)."""
+    names = {column: table[column].astype(str) for column in ("wav_name", "patient_id")}
+    return table.assign(
+        **{column: text.where(~text.str.match(r"[=+\-@\t\r]"), "'" + text) for column, text in names.items()}
+    )
 
 
 def evaluate_predictions(

@@ -85,8 +85,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(path, f"is of version {checkpoint['version']}, this is {CHECKPOINT_VERSION}")
     if wrong := [key for key, kind in _TYPES.items() if not matches(checkpoint[key], kind)]:
         raise UserError(path, f"its {wrong[0]} is not {describe(_TYPES[wrong[0]])}", damaged[1])
-    if not all(isinstance(value, torch.Tensor) and not value.is_meta for value in checkpoint["state_dict"].values()):
-        raise UserError(path, "its state_dict holds other things than tensors", damaged[1])
+    if not is_state_dict(checkpoint["state_dict"]):
+        raise UserError(path, "its state_dict holds other things than names and tensors", damaged[1])
     for key in ("config", "input"):
         try:
             check_plain(checkpoint[key])
@@ -116,6 +116,22 @@ def load_tensors(path: Path, unreadable: str, hint: str) -> Any:
             what = f"is not loaded: it holds {code[1]}, and objects other than tensors could run code"
             raise UserError(path, what, "ask for the tensors alone, best as .safetensors") from error
         raise UserError(path, unreadable, hint) from error
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether this is names and tensors of real numbers, in memory as large as their shapes say.
+
+    A file may repeat one number a billion times.
+    """
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not (tensor.is_complex() or tensor.is_quantized)
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+        for name, tensor in value.items()
+    )
 
 
 def _check_archive(path: Path) -> None:

@@ -27,10 +27,10 @@ def thread_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     if threads == 1:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(threads, "compute", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield from pool.map(function, items)
+        # Where a result is an error or no longer wanted, `map` takes back what no thread has begun.
+        with ThreadPoolExecutor(threads, "compute", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(function, items)
     finally:
-        pool.shutdown(cancel_futures=True)
         # The pool's threads have set it for those that are started later.
         torch.set_num_threads(threads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 
-import torch
 from torch import Tensor
 
 from data_loader.audio import MAX_SECONDS

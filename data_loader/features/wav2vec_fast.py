@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _PIECE = 96
 _STEP = 16
 # Attention weights computed at once on a CPU: they stay in the cache.
-_SCORES = 500_000
+_SCORES = 1_000_000
 
 
 class LayerNorm:
@@ -57,25 +57,37 @@ class FirstConvolution:
         self.kernel, self.stride = block.kernel_size, block.stride
         self.weight = block.conv.weight[:, 0].double()
         norm = block.layer_norm
-        self.gain, self.shift, self.eps = norm.weight.double(), norm.bias, norm.eps
+        self.gain, self.shift, self.eps = norm.weight.double(), norm.bias.double(), norm.eps
         self.dtype = dtype
 
     def normalised(self, waveform: Tensor) -> tuple[Tensor, Linear]:
-        """``(frames, kernel)``, the waveform's windows less their mean, and a product that normalises over all frames.
+        """The waveform's windows ``(frames, inputs)``, and the product that makes all frames of them, normalised.
 
-        In double precision: a channel that passes only weak frequencies is a small difference of large numbers. For
-        the same reason the product is fp32.
+        In double precision: a channel that passes only weak frequencies is a small difference of large numbers.
         """
         windows = waveform.double().unfold(0, self.kernel, self.stride)
         windows = windows - windows.mean(0)
         covariance = windows.T @ windows / len(windows)
         variance = ((self.weight @ covariance) * self.weight).sum(1)
         gain = self.gain * (variance + self.eps).rsqrt()
-        return windows.float(), Linear(gain[:, None] * self.weight, self.shift, torch.float32, reorder=False)
+        # The shift is the weight of a constant input.
+        windows = functional.pad(windows, (0, 1), value=1.0)
+        weight = torch.cat([gain[:, None] * self.weight, self.shift[:, None]], dim=1)
+        if self.dtype == torch.bfloat16:
+            # For the same reason as above: sums of two bf16 numbers are as fine as 16-bit audio.
+            (windows, rest), (weight, small) = _in_two(windows), _in_two(weight)
+            windows, weight = torch.cat([windows, rest, windows], dim=1), torch.cat([weight, weight, small], dim=1)
+        return windows.to(self.dtype), Linear(weight, None, self.dtype, reorder=False)
 
     def __call__(self, windows: Tensor, product: Linear) -> Tensor:
         """``(frames, channels)`` of windows and the product from `normalised`."""
-        return functional.gelu(product(windows).to(self.dtype))
+        return product(windows, gelu=True)
+
+
+def _in_two(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two bf16 tensors whose sum is nearly `x`."""
+    high = x.to(torch.bfloat16)
+    return high, (x - high).to(torch.bfloat16)
 
 
 class Convolution:
@@ -141,7 +153,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(query, key, value, scale=1.0)
     # More than twice as fast in bf16 as the function above, whose CPU kernel does not use oneDNN.
     step = max(1, _SCORES // query.shape[2] ** 2)
-    parts = zip(*(tensor.flatten(0, 1).split(step) for tensor in (query, key, value)), strict=True)
+    parts = zip(*(tensor.flatten(0, 1).contiguous().split(step) for tensor in (query, key, value)), strict=True)
     return torch.cat([torch.bmm(torch.bmm(q, k.mT).softmax(-1), v) for q, k, v in parts]).view(query.shape)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from logger.log import get_logger
-from utils.checkpoint import load_tensors
+from utils.checkpoint import is_state_dict, load_tensors
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def weights_fingerprint(weights: str) -> str:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     state = load_tensors(path, "is not a PyTorch checkpoint", f"fetch {HUB_URL}")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict(state):
         raise UserError(path, "is not a state dict of tensors", f"fetch {HUB_URL}")
     # The head of torchaudio's speech recognition bundles: it comes after the layers that make a feature.
     return {name: tensor for name, tensor in state.items() if name not in ("aux.weight", "aux.bias")}
@@ -139,11 +139,15 @@ def build_network(seed: int = RANDOM_SEED, **arguments: Any) -> Wav2Vec2Model:
 
 def _load_file(path: Path) -> Wav2Vec2Model:
     state = _read_state(path)
-    network = build_network(**_arguments(state, path))
-    try:
-        result = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise UserError(path, "its tensors do not fit together: " + " ".join(str(error).split())) from error
+    arguments = _arguments(state, path)
+    # First without memory: the shape of one tensor may ask for a network of terabytes.
+    for place in ("meta", "cpu"):
+        try:
+            with torch.device(place):
+                network = build_network(**arguments)
+            result = network.load_state_dict(state, strict=False, assign=place == "meta")
+        except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:
+            raise UserError(path, "its tensors do not fit together: " + " ".join(str(error).split())) from error
     left = {"missing": result.missing_keys, "unexpected": result.unexpected_keys}
     problems = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in left.items() if names)
     if problems:

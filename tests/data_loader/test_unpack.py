@@ -160,15 +160,28 @@ def test_one_name_twice_is_an_error_not_a_silent_choice(tmp_path):
     assert tree(tmp_path) == {"a.zip"}
 
 
+def test_a_member_without_a_name_is_damage(tmp_path):
+    info = zipfile.ZipInfo("x")
+    info.filename = ""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(info, b"")
+    with pytest.raises(ArchiveError, match="damaged"):
+        unpack(tmp_path / "a.zip", tmp_path / "dest")
+
+
 def test_an_archive_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"a\.zip"):
         unpack(tmp_path / "a.zip", tmp_path / "dest")
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
 def test_a_header_that_claims_gigabytes_is_not_read_into_memory(tmp_path, kind):
     info = tarfile.TarInfo("x")
-    info.type, info.size = kind, 8 * 2**30
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(info.tobuf() + bytes(50_000)))
-    with pytest.raises(ArchiveError, match="damaged: a header of 8589934592 bytes"):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "dest")
+    info.type, info.size = kind, 4 * 2**30
+    first = tarfile.TarInfo("first").tobuf()
+    for before, what in ((b"", "neither a zip nor a tar"), (first, "damaged: a header of 4294967296 bytes")):
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(before + info.tobuf() + bytes(50_000)))
+        with pytest.raises(ArchiveError, match=what):
+            unpack(tmp_path / "a.tar.gz", tmp_path / "dest")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ import torch
 
 from data_loader import folder as audio_folder
 from data_loader.audio import read_audio
+from data_loader.encoding import encode
 from tests.tiny import ROOT, tiny_run
 from trainer.evaluation import evaluate
 from trainer.folder_prediction import predict_folder, write_predictions
@@ -48,6 +51,14 @@ def test_a_folder_of_the_same_audio_gets_the_same_predictions(tiny_data, trained
     assert len(set(predictions.values())) > 1
     write_predictions(predictions, tmp_path / "deep" / "out.json")
     assert json.loads((tmp_path / "deep" / "out.json").read_text()) == expected
+
+
+def test_a_network_that_diverged_predicts_nothing(tiny_data, trained):
+    folder = tiny_data / "BioCAS2022" / "test2022_wav"
+    broken = copy.deepcopy(trained.model)
+    broken.linear.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"gives no finite number for .*wav"):
+        predict_folder(dataclasses.replace(trained, model=broken), folder)
 
 
 def test_a_folder_may_have_folders_and_other_files(tiny_data, trained, tmp_path):
@@ -106,6 +117,20 @@ def test_neither_batches_nor_threads_change_a_prediction(
     threads(n_threads)
     assert predict_folder(trained, wavs, batch_size) == expected
     assert torch.get_num_threads() == n_threads
+
+
+def test_features_are_computed_in_single_precision_whatever_the_model_computes_in(tiny_data, trained, monkeypatch):
+    lowered = []
+
+    def spy(features, *args):
+        lowered.append(torch.is_autocast_enabled("cpu"))
+        return encode(features, *args)
+
+    monkeypatch.setattr(audio_folder, "encode", spy)
+    wavs = tiny_data / "BioCAS2022" / "train2022_wav"
+    assert len(predict_folder(dataclasses.replace(trained, precision="bf16"), wavs)) == 18
+    assert lowered
+    assert not any(lowered)
 
 
 def test_no_more_files_than_a_group_a_thread_are_in_memory(tiny_data, trained, threads, monkeypatch):

@@ -213,6 +213,18 @@ def test_the_saved_files_say_what_the_report_says(tmp_path):
     assert names == ["confusion_matrix.png", "metrics.json", "predictions.csv"]
 
 
+def test_no_name_is_a_formula_for_a_spreadsheet(tmp_path):
+    table, prob = _random_case(n=30)
+    names = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", '=HYPERLINK("http://x","y")', "<b>|</b>", "a=1.wav"]
+    table.loc[: len(names) - 1, "wav_name"] = names
+    table.loc[0, "patient_id"] = "=2+2"
+    evaluate_predictions(table, prob, CLASSES, 1, 2, "valid", n_bootstrap=2).save(tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["wav_name"] for row in rows[: len(names)]] == [*("'" + name for name in names[:6]), *names[6:]]
+    assert rows[0]["patient_id"] == "'=2+2"
+
+
 def test_the_printed_columns_are_aligned():
     # More items than the shortest class name, CAS, has letters.
     table, prob = _random_case(n=9000)
