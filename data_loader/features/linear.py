@@ -19,7 +19,7 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, reorder: bool = True) -> None:
         self._dtype = dtype
-        # PyTorch's own bf16 products are a tenth as fast as fp32: without oneDNN's, rounded numbers multiply in fp32.
+        # Without oneDNN's, PyTorch's bf16 products are a tenth as fast as fp32: then rounded numbers go through fp32.
         inner = torch.float32 if dtype == torch.bfloat16 and not _multiplies_bf16(weight.device) else dtype
         self._inner = inner
         self.weight = weight.to(dtype).to(inner).contiguous()

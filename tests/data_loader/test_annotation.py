@@ -90,3 +90,10 @@ def test_a_byte_order_mark_is_no_error(tmp_path):
 def test_an_empty_key_gives_way_to_the_other_spelling(tmp_path):
     content = {"record_annotation": None, "recording_annotation": "DAS", "event_annotation": []}
     assert read_annotation(write(tmp_path / "a.json", content)).record_label == "DAS"
+
+
+@pytest.mark.parametrize("key", ["start", "event_annotation"])
+def test_a_key_twice_is_no_silent_choice(tmp_path, key):
+    text = json.dumps({"event_annotation": [event()]}).replace(f'"{key}"', f'"{key}": 1, "{key}"')
+    with pytest.raises(UserError, match=f"a.json: is not a readable JSON file: it holds the key {key} twice"):
+        read_annotation(write(tmp_path / "a.json", text))

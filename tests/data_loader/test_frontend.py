@@ -8,6 +8,7 @@ import torch
 from data_loader.augment import Augmentation
 from data_loader.features import methods
 from data_loader.frontend import Frontend, InputSpec
+from utils.errors import UserError
 
 RATE = 8000
 AUGMENTATION = Augmentation(gain_db=6, noise_db=20, shift=0.5, time_masks=1, freq_masks=1)
@@ -74,3 +75,25 @@ def test_only_training_is_augmented_and_the_batch_is_left_as_it_was(batch):
     assert torch.equal(module.eval()(waveforms, lengths), plain)
     assert not torch.equal(module.train()(waveforms, lengths), plain)
     assert torch.equal(waveforms, before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method": "nothing"}, "input.method: there is no feature method"),
+        ({"params": {"colour": 1}}, "input.params.colour: is unknown"),
+        ({"mean": "x"}, "input.mean"),
+        ({"std": 0.0}, "the deviation 0.0"),
+        ({"std": float("nan")}, "input.std"),
+        ({"rate": None}, "input.rate: is None"),
+        ({"duration": -1.0}, "the duration -1.0"),
+        ({"shape": ["a"]}, "input.shape"),
+        ({"method": None, "input_dir": "processed_mel"}, "input.method: is missing"),
+        ({"colour": 1}, "input.colour: is unknown"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_an_error(changes, what):
+    spec = InputSpec("mel", methods["mel"].defaults, None, (1, 64, 801), rate=8000)
+    assert InputSpec.from_dict(spec.to_dict()) == spec
+    with pytest.raises(UserError, match=what):
+        InputSpec.from_dict(spec.to_dict() | changes)

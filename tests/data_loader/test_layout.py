@@ -99,3 +99,10 @@ def test_a_release_may_be_half_wav_and_half_flac(tmp_path):
     put(tmp_path / "train_flac", tmp_path / "train_json", "1_1.0_0_p1_2", suffix=".flac")
     assert len(splits(tmp_path)) == 2
     assert not build_tables(tmp_path).bad
+
+
+def test_folders_and_pipes_with_the_name_of_a_recording_are_none(tmp_path):
+    put(tmp_path / "wav", tmp_path / "json", "1_1.0_0_p1_1")
+    (tmp_path / "wav" / "1_1.0_0_p1_2.wav").mkdir()
+    os.mkfifo(tmp_path / "wav" / "1_1.0_0_p1_3.wav")
+    assert list(splits(tmp_path)) == ["1_1.0_0_p1_1"]

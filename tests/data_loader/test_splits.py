@@ -148,3 +148,8 @@ def test_no_side_is_left_without_items(rows, validation_split, split_by):
     split = split_items(labels, patients, names, validation_split, split_by)
     assert len(split.train)
     assert len(split.valid)
+
+
+def test_a_billion_folds_are_refused_before_memory_is_taken_for_them():
+    with pytest.raises(UserError, match="needs 1000000000000 groups, there are 2"):
+        split_items([0, 1], ["a", "b"], ["1", "2"], {"folds": 10**12, "fold": 0})

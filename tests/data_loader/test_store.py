@@ -44,6 +44,9 @@ def test_a_store_sent_to_another_process_opens_its_files_there(tiny_data):
         ({"shards": {"a.npy": 1}}, "lists shards of 1 rows"),
         ({"shards": {}}, "lists shards of 0 rows"),
         ({"colour": 1}, "colour"),
+        ({"items": {"3": 138}}, "lists '3', which is neither a shard nor a task"),
+        ({"items": {"1": 1}, "shards": {"../a.npy": 1}}, "lists '../a.npy', which is neither a shard nor a task"),
+        ({"shape": [1, 2**40, 2**40]}, "cannot be mapped"),
         ({"version": 7}, "is of version 7"),
     ],
 )

@@ -128,4 +128,4 @@ def test_a_data_folder_of_damaged_files_gives_tables_that_can_be_read_back(tiny_
             assert len(read_table(folder, task)) == len(tables.of(task))
         return bool(tables.bad)
 
-    fuzz("data folder", 60, damage, refused)
+    fuzz("data folder", 25, damage, refused)

@@ -111,7 +111,7 @@ def test_a_shipped_config_with_any_values_is_accepted_or_refused(data_dir):
         name, changes = drawn
         return isinstance(answer(lambda: checked(edited(configs[name], changes))), UserError)
 
-    fuzz("config", 400, strategy, refused)
+    fuzz("config", 250, strategy, refused)
 
 
 def test_a_damaged_config_file_is_read_or_refused(tmp_path, data_dir):
@@ -209,7 +209,7 @@ def test_assignments_of_the_command_line_may_be_anything(data_dir, tmp_path):
     fuzz("config", 150, st.lists(assignment, min_size=1, max_size=3), refused)
 
 
-@pytest.mark.parametrize(("given", "examples"), [({}, 120), (WAVEFORMS | {"frontend": "stft"}, 30)])
+@pytest.mark.parametrize(("given", "examples"), [({}, 60), (WAVEFORMS | {"frontend": "stft"}, 15)])
 def test_a_config_that_is_accepted_trains(tiny_data, tmp_path, given, examples):
     """What passes the check has to train an epoch, or to be refused for what the check cannot know."""
     from trainer.check import check_config

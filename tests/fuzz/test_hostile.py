@@ -163,7 +163,7 @@ def test_a_name_in_a_config_is_a_registered_one_or_an_error(tiny_data, tmp_path)
             assert place.partition(".")[0] in result.subject
         return isinstance(result, UserError)
 
-    fuzz("name", 200, st.tuples(st.sampled_from(PLACES), names), refused)
+    fuzz("name", 120, st.tuples(st.sampled_from(PLACES), names), refused)
 
 
 class Runs:

@@ -97,7 +97,7 @@ def test_preprocessing_of_damaged_data(tiny_data, tmp_path, failed):
         return failed(folder, "preprocess", *argv)
 
     paths = st.lists(damage, min_size=1, max_size=2, unique_by=lambda change: change[1])
-    fuzz("preprocess.py", 40, st.tuples(paths, st.booleans()), check)
+    fuzz("preprocess.py", 20, st.tuples(paths, st.booleans()), check)
 
 
 def test_training_with_damaged_files(own_data, tmp_path, failed):
@@ -127,7 +127,7 @@ def test_training_with_damaged_files(own_data, tmp_path, failed):
             shutil.rmtree(place / "saved", ignore_errors=True)
         return result
 
-    fuzz("train.py", 50, st.one_of(one, other), check)
+    fuzz("train.py", 25, st.one_of(one, other), check)
 
 
 def test_testing_with_damaged_files(tiny_data, tmp_path, failed):
@@ -160,4 +160,4 @@ def test_testing_with_damaged_files(tiny_data, tmp_path, failed):
         )
         return failed(place, "test", "-r", place / "c.pth", *argv)
 
-    fuzz("test.py", 50, st.tuples(checkpoints, audio, how), check)
+    fuzz("test.py", 25, st.tuples(checkpoints, audio, how), check)

@@ -81,7 +81,7 @@ def test_a_store_with_a_damaged_file_is_read_or_refused(folder, tables, kind):
         path.write_bytes(data)
         return refused(folder, tables)
 
-    fuzz("store", 60, damaged(content, header=160), check)
+    fuzz("store", 25, damaged(content, header=160), check)
 
 
 def test_a_description_may_say_anything(folder, tables):
@@ -95,7 +95,7 @@ def test_a_description_may_say_anything(folder, tables):
         path.write_text(json.dumps(edited(meta, changes)))
         return refused(folder, tables)
 
-    fuzz("store", 150, edits(meta, st.one_of(values, large)), check)
+    fuzz("store", 60, edits(meta, st.one_of(values, large)), check)
 
 
 class _Object:
@@ -133,7 +133,7 @@ def test_arrays_of_another_kind_are_refused_and_nothing_is_unpickled(folder, tab
         assert not target.exists()
         return True
 
-    fuzz("store", 80, st.tuples(st.sampled_from(paths), dtypes, axes, st.booleans()), check)
+    fuzz("store", 40, st.tuples(st.sampled_from(paths), dtypes, axes, st.booleans()), check)
 
 
 def test_an_index_that_points_anywhere_gives_no_other_items(folder, tables):
@@ -151,7 +151,7 @@ def test_an_index_that_points_anywhere_gives_no_other_items(folder, tables):
         np.save(path, changed)
         return refused(folder, tables)
 
-    fuzz("store", 60, changes, check)
+    fuzz("store", 30, changes, check)
 
 
 def test_damaged_lists_are_not_taken_over_when_a_task_is_added(whole, tables, tmp_path):
@@ -185,4 +185,4 @@ def test_damaged_lists_are_not_taken_over_when_a_task_is_added(whole, tables, tm
             RespDataset(folder, task, 2, NAME)
         return False
 
-    fuzz("store", 40, strategy, check)
+    fuzz("store", 15, strategy, check)

@@ -106,7 +106,7 @@ def test_weights_of_wav2vec_may_have_any_shapes(tmp_path):
         path.write_bytes(saved(edited(state, changes)))
         return isinstance(answer(lambda: load_network(str(path)), path), UserError)
 
-    fuzz("weights", 80, edits(state, st.one_of(tensors, values)), refused)
+    fuzz("weights", 40, edits(state, st.one_of(tensors, values)), refused)
 
 
 @pytest.fixture(scope="module")
@@ -153,4 +153,4 @@ def test_a_folder_of_weights_is_loaded_or_refused(folder, tmp_path):
         (copy / name).write_bytes(content)
         return isinstance(answer(lambda: read_folder(copy, SIZES["tiny224"]), copy), UserError)
 
-    fuzz("weights", 50, strategy, refused)
+    fuzz("weights", 15, strategy, refused)

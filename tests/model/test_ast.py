@@ -204,3 +204,17 @@ def test_importing_the_models_imports_no_heavy_library():
     root = Path(__file__).parents[2]
     output = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"
+
+
+def test_a_tensor_without_axes_in_a_deit_is_left_for_the_caller_to_refuse(tmp_path):
+    state = {"pos_embed": torch.zeros(1, 6, 192), "blocks.0.attn.qkv.weight": torch.zeros(())}
+    assert "blocks.0.attn.qkv.weight" not in from_deit(state, tmp_path)[0]
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, {"max_length": 10**9}, {"num_mel_bins": 10**12}])
+def test_a_folder_that_describes_a_giant_is_refused(saved, tmp_path, config):
+    folder = Path(shutil.copytree(saved[0], tmp_path / "ast"))
+    whole = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(whole | config))
+    with pytest.raises(UserError, match=r"config\.json"):
+        ASTModel(9, **SMALL, audioset_pretrain=True, weights=str(folder))

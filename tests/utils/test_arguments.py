@@ -71,6 +71,11 @@ def test_json_values_are_matched_with_annotations(value, hint, fits):
     assert matches(value, hint) is fits
 
 
+def test_a_whole_number_too_large_for_a_float_is_no_number():
+    assert not matches(10**400, float)
+    assert matches(10**300, float)
+
+
 def test_a_registry_knows_only_what_was_registered():
     registry = Registry("loss")
 

@@ -150,3 +150,49 @@ def test_a_long_list_of_misfits_stays_one_readable_line(path):
     with pytest.raises(UserError, match="and 95 more") as caught:
         load_weights(nn.Identity(), {f"layer{n}": torch.zeros(1) for n in range(100)}, path)
     assert len(str(caught.value)) < 400
+
+
+def test_a_refusal_names_the_code_that_would_have_run(path):
+    path.write_bytes(saved(content(extra=Code("x"))))
+    with pytest.raises(UserError, match=r"it holds posix\.mkdir, and objects other than tensors could run code"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("epoch", "3", "its epoch is not a whole number"),
+        ("classes", [1], "its classes is not a list of strings"),
+        ("config", {"a": torch.zeros(1)}, "its config is no plain description: it holds a Tensor"),
+        ("config", {"a": float("nan")}, "its config is no plain description"),
+        ("input", {1: 2}, "its input is no plain description"),
+        ("state_dict", {"w": 1.0}, "its state_dict holds other things"),
+        ("state_dict", {"w": torch.zeros(2, device="meta")}, "its state_dict holds other things"),
+        ("state_dict", {"w": torch.zeros(1).expand(10**12)}, "its state_dict holds other things"),
+        ("state_dict", {"w": torch.zeros(2, dtype=torch.complex64)}, "its state_dict holds other things"),
+        ("version", torch.zeros(2), "is of version"),
+    ],
+)
+def test_a_part_of_another_kind_is_named(path, key, value, what):
+    path.write_bytes(saved({"version": 1, **content(**{key: value})}))
+    with pytest.raises(UserError, match=what):
+        load_checkpoint(path)
+
+
+def test_a_part_larger_than_the_file_is_refused_unread(path):
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb, zipfile.ZipFile(io.BytesIO(whole)) as old:
+        for info in old.infolist():
+            bomb.writestr(info.filename, old.read(info))
+        bomb.writestr("archive/data/99", bytes(10_000_000))
+    with pytest.raises(UserError, match="not a checkpoint, or is damaged"):
+        load_checkpoint(path)
+
+
+def test_a_config_that_repeats_itself_without_end_is_refused(path):
+    value = [0]
+    for _ in range(40):
+        value = [value, value]
+    path.write_bytes(saved({"version": 1, **content(config={"a": value})}))
+    with pytest.raises(UserError, match="its config is no plain description: it holds more than"):
+        load_checkpoint(path)

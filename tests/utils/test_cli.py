@@ -144,3 +144,11 @@ def test_counts_are_whole_numbers_above_0(text):
     assert positive("12") == 12
     with pytest.raises(argparse.ArgumentTypeError, match="not a whole number above 0"):
         positive(text)
+
+
+def test_an_error_that_shows_a_huge_value_keeps_its_beginning_and_its_hint(capsys):
+    assert status(raises(UserError("c.json", f"is {'9' * 100_000}", "expected a number"))) == 1
+    line = capsys.readouterr().err
+    assert len(line) < 1100
+    assert line.startswith("error: c.json: is 999")
+    assert line.endswith("(expected a number)\n")

@@ -61,3 +61,11 @@ def test_json_that_nobody_could_read_is_not_written(tmp_path, bad, error):
     with pytest.raises(error):
         write_json(tmp_path / "a.json", {"value": bad})
     assert _names(tmp_path) == []
+
+
+def test_a_file_name_that_is_no_text_can_be_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"\xff.wav")
+    write_json(tmp_path / "a.json", {name: "Normal", "é": 1})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {name: "Normal", "é": 1}
+    atomic_write_text(tmp_path / "b", name)
+    assert (tmp_path / "b").read_bytes() == b"\xff.wav"

@@ -229,3 +229,12 @@ def test_base_has_the_dimensions_of_torchaudios_bundle():
         patch.setattr("torchaudio.models.wav2vec2_model", factory)
         build_network()
     assert captured == WAV2VEC2_BASE._params
+
+
+def test_a_tensor_whose_shape_asks_for_terabytes_is_refused(state, saved):
+    state["encoder.feature_projection.projection.weight"] = torch.zeros(64 * 10**5, 1)
+    with pytest.raises(UserError, match=r"weights\.pth: "):
+        load_network(saved(state))
+    state["encoder.feature_projection.projection.weight"] = torch.zeros(1, 1).expand(64 * 10**6, 10**6)
+    with pytest.raises(UserError, match="is not a state dict"):
+        load_network(saved(state))
