@@ -8,7 +8,8 @@ Baseline C is a bare loop over batches in memory: forward, loss, backward, step.
 made from a shipped config as train.py makes it: it loads from the store, augments, clips gradients, draws the progress
 bar, logs to TensorBoard and ends with the metrics over all items. Lightning's and Hugging Face's Trainer get C's
 batches in memory and ours gradient clipping. All have the same model, precision, optimizer and process settings, and
-take turns in one process. Baseline D (paper_loop.py) is a process of its own without these settings. No side validates.
+take turns in one process. Baseline D (paper_loop.py) is a process of its own without these settings. No side
+validates.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTForAudioClassification
 
 from model.ast import ASTModel
+from model.ast_weights import from_deit
 from utils.errors import UserError
 
 SMALL = {"input_tdim": 56, "input_fdim": 36, "model_size": "tiny224"}  # 3 x 5 patches
