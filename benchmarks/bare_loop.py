@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
-from training_case import Batches, Parts, wait
+from training_case import Batches, Parts, Turn, build_parts, in_memory, wait
 
-from utils.device import autocast
+from utils.config import ConfigParser
+from utils.device import autocast, choose_precision
+
+
+def prepare(config: ConfigParser, device: torch.device, steps: int, folder: Path) -> Turn:
+    """A turn of so many steps."""
+    batches, parts = in_memory(config, device, steps), build_parts(config, device)
+    precision = choose_precision(config["trainer"]["precision"], device)
+    return lambda: batches.items / bare_epoch(parts, batches, precision, device)
 
 
 def bare_epoch(parts: Parts, batches: Batches, precision: str, device: torch.device) -> float:

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401 -- what the Trainer needs: an ImportError here says that it cannot be run
 import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from training_case import Batches, Parts, wait
+from training_case import Parts, Turn, build_parts, in_memory, wait
+
+from utils.config import ConfigParser
+from utils.device import choose_precision
 
 
 class _WithLoss(nn.Module):
@@ -43,11 +45,10 @@ class _Trainer(transformers.Trainer):
         return DataLoader(self.train_dataset, batch_size=None)
 
 
-def hugging_face_epoch(
-    parts: Parts, batches: Batches, precision: str, device: torch.device, grad_clip: float | None, folder: Path
-) -> float:
-    """Seconds of one pass over the batches; making the Trainer is not counted."""
-    clock = _Clock()
+def prepare(config: ConfigParser, device: torch.device, steps: int, folder: Path) -> Turn:
+    """A turn of so many steps over batches in memory; making the Trainer is not counted."""
+    batches, parts = in_memory(config, device, steps), build_parts(config, device)
+    precision = choose_precision(config["trainer"]["precision"], device)
     args = transformers.TrainingArguments(
         output_dir=str(folder / "hugging_face"),
         num_train_epochs=1,
@@ -55,13 +56,16 @@ def hugging_face_epoch(
         use_cpu=device.type == "cpu",
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        max_grad_norm=grad_clip or 0.0,
+        max_grad_norm=config["trainer"]["grad_clip"],
         save_strategy="no",
     )
     items = [{"inputs": inputs, "labels": labels} for inputs, labels in zip(*batches, strict=True)]
-    # A new module each time: the Trainer changes the forward of the one it gets.
-    trainer = _Trainer(
-        _WithLoss(parts), args, train_dataset=items, optimizers=(parts.optimizer, None), callbacks=[clock]
-    )
-    trainer.train()
-    return clock.seconds
+
+    def turn() -> float:
+        clock = _Clock()
+        # A new module each time: the Trainer changes the forward of the one it gets.
+        optimizers = (parts.optimizer, None)
+        _Trainer(_WithLoss(parts), args, train_dataset=items, optimizers=optimizers, callbacks=[clock]).train()
+        return batches.items / clock.seconds
+
+    return turn

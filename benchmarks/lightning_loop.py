@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from pathlib import Path
@@ -11,7 +12,12 @@ import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from training_case import Batches, Parts, wait
+from training_case import Parts, Turn, build_parts, in_memory, wait
+
+from utils.config import ConfigParser
+from utils.device import choose_precision
+
+PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
 class _Module(lightning.LightningModule):
@@ -40,25 +46,28 @@ class _Clock(lightning.Callback):
         self.seconds = time.perf_counter() - self._start
 
 
-def lightning_epoch(
-    parts: Parts, batches: Batches, precision: str, device: torch.device, grad_clip: float | None, folder: Path
-) -> float:
-    """Seconds of one pass over the batches; making the Trainer is not counted.
+def prepare(config: ConfigParser, device: torch.device, steps: int, folder: Path) -> Turn:
+    """A turn of so many steps over batches in memory; making the Trainer is not counted.
 
-    `grad_clip` goes unused: Lightning refuses it for a fused optimizer, and an optimizer that is not would be slower.
+    Gradients are not clipped: Lightning refuses that for a fused optimizer, and one that is not fused would be slower.
     """
-    clock = _Clock()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # batches in memory need no workers
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision={"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[precision],
-            enable_checkpointing=False,
-            callbacks=[clock],
-            default_root_dir=folder,
-        )
-        trainer.fit(_Module(parts), DataLoader(list(zip(*batches, strict=True)), batch_size=None))
-    parts.model.to(device)  # Lightning has taken it to the CPU.
-    return clock.seconds
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # batches in memory need no workers
+    batches, parts = in_memory(config, device, steps), build_parts(config, device)
+    loader = DataLoader(list(zip(*batches, strict=True)), batch_size=None)
+    options = {
+        "max_epochs": 1,
+        "accelerator": "gpu" if device.type == "cuda" else "cpu",
+        "devices": 1,
+        "precision": PRECISION[choose_precision(config["trainer"]["precision"], device)],
+        "enable_checkpointing": False,
+        "default_root_dir": folder,
+    }
+
+    def turn() -> float:
+        clock = _Clock()
+        parts.model.to(device)  # Lightning takes it to the CPU in the end.
+        lightning.Trainer(**options, callbacks=[clock]).fit(_Module(parts), loader)
+        return batches.items / clock.seconds
+
+    return turn

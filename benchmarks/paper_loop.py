@@ -1,17 +1,11 @@
-#!/usr/bin/env python3
 """BASELINE D: training the straightforward way, as the code beside a paper does it.
 
 Single precision, tensors contiguous, one `torch.load` an item by DataLoader's default collate and two workers
-(baseline B), loss and metrics read off after every batch. Run as a script it is a process of its own, with nothing of
-the program's settings: for each line on standard input it trains as many batches as the line says, and prints the
-seconds.
-
-    python benchmarks/paper_loop.py CONFIG FOLDER
+(baseline B), loss and metrics read off after every batch.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -19,13 +13,32 @@ from pathlib import Path
 
 import torch
 from paper_code import PaperDataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
-from training_case import Parts
+from training_case import Parts, Turn
 
 from model import metrics
 from trainer.setup import make_criterion, make_loader, make_model
-from utils.config import ConfigParser, read_config
+from utils.config import ConfigParser
+
+STEPS = 1  # a turn: they take long
+
+
+def prepare(config: ConfigParser, device: torch.device, steps: int, folder: Path) -> Turn:
+    """A turn of one step; the first batch, with which the workers start, comes before the clock."""
+    items = folder / "items"
+    save_items(config, items)
+    parts, loader = paper_parts(config, device), paper_loader(config, items)
+    metric_ftns = {name: metrics.lookup(name, "metrics") for name in config["metrics"]}
+
+    def turn() -> float:
+        batches = iter(loader)
+        paper_epoch(parts, islice(batches, 1), metric_ftns, device)
+        start = time.perf_counter()
+        paper_epoch(parts, islice(batches, STEPS), metric_ftns, device)
+        return STEPS * loader.batch_size / (time.perf_counter() - start)
+
+    return turn
 
 
 def save_items(config: ConfigParser, folder: Path) -> None:
@@ -49,12 +62,11 @@ def paper_parts(config: ConfigParser, device: torch.device) -> Parts:
 
 def paper_loader(config: ConfigParser, folder: Path, order: Sequence[int] | None = None) -> DataLoader:
     """Baseline B over the files of `save_items`, shuffled, or in the given order."""
-    loader = make_loader(config)
-    files = [folder / f"{number}.pt" for number in range(len(loader.dataset))]
-    dataset = PaperDataset(files, loader.dataset.labels.tolist())
-    batch_size = config["data_loader"]["args"]["batch_size"]
+    dataset = make_loader(config).dataset
+    files = [folder / f"{number}.pt" for number in range(len(dataset))]
     how = {"shuffle": True} if order is None else {"sampler": order}
-    return DataLoader(dataset, batch_size, num_workers=2, persistent_workers=True, **how)
+    batch_size = config["data_loader"]["args"]["batch_size"]
+    return DataLoader(PaperDataset(files, dataset.labels.tolist()), batch_size, num_workers=2, **how)
 
 
 def paper_epoch(
@@ -64,7 +76,6 @@ def paper_epoch(
     device: torch.device,
 ) -> list[float]:
     """Train on the batches; the loss of each."""
-    model: nn.Module
     model, criterion, optimizer = parts
     losses: list[float] = []
     sums = dict.fromkeys(metric_ftns, 0.0)
@@ -79,23 +90,3 @@ def paper_epoch(
         for name, metric in metric_ftns.items():
             sums[name] += float(metric(output.detach(), target))
     return losses
-
-
-def main() -> None:
-    """Answer the lines of standard input."""
-    config = ConfigParser(read_config(Path(sys.argv[1])))
-    device = torch.device(sys.argv[3])
-    parts = paper_parts(config, device)
-    loader = paper_loader(config, Path(sys.argv[2]))
-    metric_ftns = {name: metrics.lookup(name, "metrics") for name in config["metrics"]}
-    for line in sys.stdin:
-        batches = iter(loader)
-        # The workers start with the first batch, which is not counted.
-        paper_epoch(parts, islice(batches, 1), metric_ftns, device)
-        start = time.perf_counter()
-        paper_epoch(parts, islice(batches, int(line)), metric_ftns, device)
-        print(time.perf_counter() - start, flush=True)
-
-
-if __name__ == "__main__":
-    main()

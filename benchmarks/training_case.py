@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ class Case:
         method: of the features.
         arch: arguments of the architecture that differ from the config's.
         batch_size: items a step.
+        paper: whether baseline D trains it too.
     """
 
     name: str
@@ -45,21 +46,24 @@ class Case:
     method: str
     arch: dict[str, Any]
     batch_size: int
+    paper: bool
 
 
+_AST = {"model_size": "tiny224", "audioset_pretrain": False, "input_tdim": 256, "input_fdim": 128}
 CASES = (
-    Case("LightCNN", "task1_1_lightcnn.json", "wavelet", {"indim": 3}, 32),
-    Case("ResNet18", "task1_1_resnet18.json", "wavelet", {"indim": 3, "pretrained": False}, 32),
-    Case("AST tiny", "task1_1_ast.json", "ast", {"model_size": "tiny224", "audioset_pretrain": False}, 16),
+    Case("LightCNN", "task1_1_lightcnn.json", "wavelet", {"indim": 3}, 32, True),
+    Case("ResNet18", "task1_1_resnet18.json", "wavelet", {"indim": 3, "pretrained": False}, 32, True),
+    Case("AST tiny", "task1_1_ast.json", "ast", _AST, 16, False),
 )
 
 
 @contextlib.contextmanager
-def data_folder(data_dir: Path, items: int) -> Iterator[Path]:
-    """A data folder of so many events of SPRSound, all over the set, with the features of all cases.
+def data_folder(case: Case, data_dir: Path, steps: int) -> Iterator[Path]:
+    """A data folder with the features of events of SPRSound, all over the set; as many as make so many batches.
 
     Where SPRSound is not, events of the synthetic set take its place.
     """
+    items = steps * case.batch_size
     with tempfile.TemporaryDirectory(prefix="training_") as name:
         folder = Path(name) / "data"
         folder.mkdir()
@@ -75,19 +79,16 @@ def data_folder(data_dir: Path, items: int) -> Iterator[Path]:
         events = events.iloc[np.linspace(0, len(events) - 1, items).astype(int)].reset_index(drop=True)
         tables = replace(tables, task1=events)
         write_tables(tables, folder)
-        for method in sorted({case.method for case in CASES}):
-            feature = methods[method]
-            params = feature.checked({}, method)
-            extract(folder, feature, params, {1: tables.of(1)}, tables.digests, workers=os.cpu_count() or 1)
+        feature = methods[case.method]
+        params = feature.checked({}, case.method)
+        extract(folder, feature, params, {1: tables.of(1)}, tables.digests, workers=os.cpu_count() or 1)
         yield folder
 
 
-def case_config(case: Case, data_dir: Path, steps: int, **changes: Any) -> ConfigParser:
+def case_config(case: Case, data_dir: Path, **changes: Any) -> ConfigParser:
     """The config of a case: the shipped one, without validation and checkpoints, on that data.
 
-    Args:
-        steps: an epoch; the data has as many batches.
-        changes: dotted keys with ``__`` for the dot.
+    `changes` are dotted keys with ``__`` for the dot.
     """
     content = read_config(ROOT / "configs" / case.config)
     values = {
@@ -102,8 +103,6 @@ def case_config(case: Case, data_dir: Path, steps: int, **changes: Any) -> Confi
         **{f"arch.args.{key}": value for key, value in case.arch.items()},
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
-    if case.method == "ast":
-        values["arch.args.input_tdim"], values["arch.args.input_fdim"] = 256, 128
     for key, value in values.items():
         set_key(content, key, value)
     config = ConfigParser(content)
@@ -119,20 +118,29 @@ def build_trainer(config: ConfigParser, device: torch.device) -> Trainer:
     return make_trainer(config, device)
 
 
+# One turn of a training loop; gives samples a second.
+Turn = Callable[[], float]
+
+
 class Batches(NamedTuple):
     """A model's input and targets, on its device."""
 
     inputs: list[Tensor]
     targets: list[Tensor]
 
+    @property
+    def items(self) -> int:
+        return sum(len(target) for target in self.targets)
 
-def in_memory(trainer: Trainer, steps: int) -> Batches:
-    """So many batches as the Trainer's model sees them, float32, augmented once."""
-    trainer.frontend.train()
+
+def in_memory(config: ConfigParser, device: torch.device, steps: int) -> Batches:
+    """So many batches as a Trainer's model sees them, float32, augmented once."""
+    loader = make_loader(config)
+    frontend = loader.frontend().to(device).train()
     inputs, targets = [], []
-    for _, batch in zip(range(steps), trainer.data_loader, strict=False):
-        inputs.append(to_input(trainer.frontend, batch, trainer.device).clone())
-        targets.append(batch.target.to(trainer.device))
+    for _, batch in zip(range(steps), loader, strict=False):
+        inputs.append(to_input(frontend, batch, device).clone())
+        targets.append(batch.target.to(device))
     return Batches(inputs, targets)
 
 
