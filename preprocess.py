@@ -89,24 +89,28 @@ def run(args: Namespace, data_dir: Path, tasks: list[int], params: dict[str, Any
     setup_logging(None)
     device = compute_device(args.compute_on)
     first_process_does(lambda: get_data(args, data_dir))
-    tables = build_tables(data_dir, progress=rank() == 0)
-    first_process_does(lambda: report_bad(tables.bad, data_dir, args.skip_bad))
-    if tables.task2.empty:
-        raise UserError(data_dir, "no recording is left, there is nothing to go on with", "mend the files named above")
-    with one_error_for_a_full_disk(data_dir):
-        first_process_does(lambda: write_tables(tables, data_dir))
-        if rank() == 0:
-            print(summary(tables), flush=True)
-        if args.method:
-            compute(args, data_dir, tables, tasks, params, device)
+    with only_run_of(args.method, data_dir):
+        tables = build_tables(data_dir, progress=rank() == 0)
+        first_process_does(lambda: report_bad(tables.bad, data_dir, args.skip_bad))
+        if tables.task2.empty:
+            what = "no recording is left, there is nothing to go on with"
+            raise UserError(data_dir, what, "mend the files named above")
+        with one_error_for_a_full_disk(data_dir):
+            if rank() == 0:
+                print(summary(tables), flush=True)
+            if args.method:
+                compute(args, data_dir, tables, tasks, params, device)
+            else:
+                first_process_does(lambda: write_tables(tables, data_dir))
 
 
 def compute(
     args: Namespace, data_dir: Path, tables: Tables, tasks: list[int], params: dict[str, Any], device: str
 ) -> None:
-    """Write the feature store, and say what was done."""
+    """Write the tables and the feature store, and say what was done."""
     from data_loader.extract import extract, stored_tasks
     from data_loader.features import methods
+    from data_loader.tables import write_tables
     from utils.distributed import local_world_size, rank
 
     workers = args.workers or max(1, (os.cpu_count() or 1) // local_world_size())
@@ -125,12 +129,35 @@ def compute(
             limit=args.limit,
             force=args.force,
             progress=rank() == 0,
+            # Not before: with new tables, a store that is refused would still be used.
+            when_checked=lambda: write_tables(tables, data_dir),
         )
     except (KeyboardInterrupt, Stopped):
         print("stopped: the same command goes on with what is missing", file=sys.stderr)
         raise
     if rank() == 0:
         print(f"{folder}: {computed:,} items computed" if computed else f"{folder}: is complete already")
+
+
+@contextlib.contextmanager
+def only_run_of(method: str | None, data_dir: Path) -> Iterator[None]:
+    """A block that one run of a method at a time may be in; the processes of one torchrun are in it together.
+
+    Raises:
+        UserError: another run is in it; names the file that it has locked.
+    """
+    from utils.distributed import first_process_does
+    from utils.files import remove_leftovers
+    from utils.lock import only_one
+
+    with contextlib.ExitStack() as stack:
+        first_process_does(lambda: remove_leftovers(data_dir))
+        # Where there is no folder, no data is the error to come.
+        if method and data_dir.is_dir():
+            lock = data_dir / f"processed_{method}.lock"
+            with one_error_for_a_full_disk(data_dir):
+                first_process_does(lambda: stack.enter_context(only_one(lock, "wait until it is done, or stop it")))
+        yield
 
 
 @contextlib.contextmanager

@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-import shutil
 from pathlib import Path
 
+from logger.log import get_logger
+from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
 from utils.errors import UserError
-from utils.files import atomic_path, atomic_write_text
+from utils.files import atomic_link, atomic_write_text, remove_leftovers
+
+logger = get_logger(__name__)
+
+FREE_SPACE = "free some space, or take another trainer.save_dir"
 
 
 def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run with their epochs, the newest last."""
-    found = [
-        (re.fullmatch(r"checkpoint-epoch(\d+)\.pth", path.name), path) for path in folder.glob("checkpoint-*.pth")
-    ]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    """The checkpoints of a run's whole epochs with these, the newest last."""
+    return [(epoch, path) for epoch, step, path in _in_order(folder) if step == math.inf]
+
+
+def places_of(folder: Path, before: tuple[float, float]) -> list[Path]:
+    """A run's checkpoints from the midst of an epoch that are earlier than (epoch, step)."""
+    return [path for epoch, step, path in _in_order(folder) if step < math.inf and (epoch, step) < before]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of the newest run that has one; None where there is none.
+
+    Runs are ordered by their ids, checkpoints of a run by epoch and step; when a file was written plays no part, since
+    copying changes that. A damaged one is passed over with a warning.
+
+    Args:
+        folder: of all runs of a config, ``<save_dir>/models/<name>/``.
+    """
+    runs = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: _natural(path.name))
+    for run in reversed(runs):
+        for _, _, path in reversed(_in_order(run)):
+            try:
+                load_checkpoint(path)
+            except UserError as error:
+                logger.warning("%s: passed over", error)
+            else:
+                return path
+    return None
+
+
+def _in_order(folder: Path) -> list[tuple[int, float, Path]]:
+    """Epoch, step and path of a run's checkpoints; one of a whole epoch comes after those from its midst."""
+    name = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.pth")
+    found = [(name.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pth")]
+    return sorted((int(match[1]), int(match[2]) if match[2] else math.inf, path) for match, path in found if match)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """For sorting: numbers in a name by their value, so that ``1121_131345_10`` comes after ``1121_131345_9``."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def announce_run(config: ConfigParser) -> None:
-    """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on."""
+    """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on.
+
+    What killed runs were writing goes.
+    """
+    for folder in (config.save_root, config.save_dir):
+        remove_leftovers(folder)
     write_text(config.save_root / "newest_run.txt", f"{config.save_dir}\n")
     best = config.save_dir / "model_best.pth"
     if best.is_file():
@@ -35,14 +80,9 @@ def publish(path: Path, save_root: Path) -> None:
     if newest.is_file() and newest.read_text(encoding="utf-8", errors="surrogateescape").strip() != str(path.parent):
         return
     try:
-        with atomic_path(save_root / "model_best.pth") as aside:
-            try:
-                os.link(path, aside)
-            except OSError:
-                # A file system without hard links.
-                shutil.copyfile(path, aside)
+        atomic_link(path, save_root / "model_best.pth")
     except OSError as error:
-        raise UserError(save_root / "model_best.pth", f"cannot be written: {error.strerror}") from error
+        raise UserError(save_root / "model_best.pth", f"cannot be written: {error.strerror}", FREE_SPACE) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,4 +94,4 @@ def write_text(path: Path, text: str) -> None:
     try:
         atomic_write_text(path, text)
     except OSError as error:
-        raise UserError(path, f"cannot be written: {error.strerror}", "free some space") from error
+        raise UserError(path, f"cannot be written: {error.strerror}", FREE_SPACE) from error

@@ -8,9 +8,10 @@ process computes a share of the jobs into the same folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from data_loader.store import StoreMeta, read_meta, source_digest
 from data_loader.store_index import read_index, write_index
 from utils.distributed import first_process_does, my_share, wait_for_all, world_size
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import atomic_link, remove_leftovers, write_json
 from utils.versions import library_versions
 
 
@@ -45,6 +46,7 @@ def extract(
     limit: int | None = None,
     force: bool = False,
     progress: bool = False,
+    when_checked: Callable[[], None] = lambda: None,
 ) -> tuple[Path, int]:
     """Compute a feature for the items of some tasks and write the store ``<data_dir>/processed_<method>``.
 
@@ -55,6 +57,8 @@ def extract(
         workers: threads that compute, each on one core.
         limit: take only this many recordings, evenly spread over all of them, and their events.
         force: make an existing store anew.
+        when_checked: called (in the first process) once nothing speaks against the store that there may be, before
+            anything is computed.
 
     Returns:
         The store's folder, and how many items were computed now, by all processes (0: the store was complete already).
@@ -85,34 +89,31 @@ def extract(
         weights=weights_fingerprint(params["weights"]) if "weights" in params else None,
         versions=library_versions(("torch", "torchaudio", "scipy", "PyWavelets")),
     )
-    todo = first_process_does(lambda: _start(folder, partial, plan, force))
-    if todo is None:
+    existing = first_process_does(lambda: _start(folder, partial, plan, force))
+    first_process_does(when_checked)
+    if existing is None:
         return folder, 0
-    existing, finished = todo
     jobs, index = plan_jobs({task: table for task, table in tables.items() if str(task) not in existing})
-    missing = [Job({name: items for name, items in job.shards.items() if name not in finished}) for job in jobs]
-    open_jobs = [job for job in missing if job.shards]
-    mine = my_share(open_jobs)
+    rows = {name: len(items) for job in jobs for name, items in job.shards.items()}
     recipe = Recipe(data_dir, partial, feature.name, params, device)
     try:
-        compute_jobs(mine, recipe, workers, progress)
+        finished = first_process_does(lambda: _prepare(partial, replace(plan, shards=rows)))
+        missing = [Job({name: items for name, items in job.shards.items() if name not in finished}) for job in jobs]
+        open_jobs = [job for job in missing if job.shards]
+        compute_jobs(my_share(open_jobs), recipe, workers, progress)
     except BaseException:
         # Finished shards are kept to go on with; where there are none, neither is the folder.
         if world_size() == 1 and not any(partial.glob("*.npy")):
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
         raise
     wait_for_all()
     first_process_does(lambda: _finish(folder, partial, plan, _read_existing(folder, force), index))
     return folder, sum(job.n_items for job in open_jobs)
 
 
-def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool) -> tuple[set[str], set[str]] | None:
-    """Look at what there is and make the folder for shards.
-
-    Returns:
-        The tasks of the store that stay, and the shards that an interrupted run finished; None where all is there.
-    """
-    _finish_swap(folder)
+def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool) -> set[str] | None:
+    """Look at what there is: the tasks of the store that stay; None where all is there."""
+    _finish_swap(partial, folder)
     existing = _read_existing(folder, force)
     if existing:
         _refuse_other_origin(folder, existing, plan)
@@ -120,9 +121,7 @@ def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool) -> tuple[s
             return None
         # Damage to what stays is found before the work, not after it.
         read_index(folder, existing.shards)
-        plan = _joined(existing, plan)
-    _prepare(partial, plan)
-    return set(existing.items) if existing else set(), {path.name for path in partial.glob("*.npy")}
+    return set(existing.items) if existing else set()
 
 
 def _read_existing(folder: Path, force: bool) -> StoreMeta | None:
@@ -134,25 +133,21 @@ def _read_existing(folder: Path, force: bool) -> StoreMeta | None:
     return read_meta(folder)
 
 
-def _joined(existing: StoreMeta, plan: StoreMeta) -> StoreMeta:
-    """The description of a store to which tasks are added."""
-    return replace(plan, sources=existing.sources | plan.sources, items=existing.items | plan.items)
-
-
 def _finish(folder: Path, partial: Path, plan: StoreMeta, existing: StoreMeta | None, index: pd.DataFrame) -> None:
     """Add what is missing to the shards, and make them the store."""
     if existing:
         old = read_index(folder, existing.shards)
         for shard in existing.shards:
             if not (partial / shard).exists():
-                shutil.copyfile(folder / shard, partial / shard)
+                atomic_link(folder / shard, partial / shard)
         index = pd.concat([old, index]).sort_values(["task", "shard", "row"])
-        plan = _joined(existing, plan)
+        plan = replace(plan, sources=existing.sources | plan.sources, items=existing.items | plan.items)
     shards = index.groupby("shard").size().to_dict()
     if absent := [name for name in shards if not (partial / name).is_file()]:
         raise UserError(partial / absent[0], "is missing", "all processes must see one data folder; run again")
     write_index(partial, index, shards)
     write_json(partial / "meta.json", replace(plan, shards=shards).to_json())
+    # From here on `_is_whole`.
     (partial / "plan.json").unlink()
     _swap(partial, folder)
 
@@ -196,8 +191,16 @@ def _refuse_other_origin(folder: Path, existing: StoreMeta, plan: StoreMeta) -> 
             raise UserError(folder, f"was made from other recordings or annotations of task {task}", remedy)
 
 
-def _prepare(partial: Path, plan: StoreMeta) -> None:
-    """Make the folder for unfinished shards; one of another plan cannot be continued and goes."""
+def _prepare(partial: Path, plan: StoreMeta) -> set[str]:
+    """Make the folder for unfinished shards; one of another plan cannot be continued and goes.
+
+    Args:
+        plan: its `shards` are those to compute. They say how the items are cut into jobs, too: recordings that are
+            cut with another set of tasks lie in other shards, which may have the same names.
+
+    Returns:
+        The shards that an interrupted run finished.
+    """
     path = partial / "plan.json"
     if partial.exists():
         try:
@@ -205,28 +208,37 @@ def _prepare(partial: Path, plan: StoreMeta) -> None:
         except (OSError, ValueError):
             same = False
         if same:
-            # A worker that was killed could not take away what it was writing.
-            for unfinished in partial.glob(".*.tmp"):
-                unfinished.unlink()
-            return
+            # A run that was killed could not take away what it was writing.
+            remove_leftovers(partial)
+            return plan.shards.keys() & {shard.name for shard in partial.glob("*.npy")}
+        (partial / "meta.json").unlink(missing_ok=True)
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     write_json(path, plan.to_json())
+    return set()
+
+
+def _is_whole(partial: Path) -> bool:
+    """Whether nothing is missing but the new name. What removes a folder begins with its meta.json."""
+    return (partial / "meta.json").is_file() and not (partial / "plan.json").exists()
 
 
 def _swap(partial: Path, folder: Path) -> None:
     """Put the finished folder in place of the old one, which goes only when the new one stands."""
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
+        _remove(old)
         folder.rename(old)
     partial.rename(folder)
     _remove(old)
 
 
-def _finish_swap(folder: Path) -> None:
-    """Mend what a run killed within `_swap` left behind."""
+def _finish_swap(partial: Path, folder: Path) -> None:
+    """Finish what a run killed within `_swap` left behind."""
     old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():
+    if _is_whole(partial):
+        _swap(partial, folder)
+    elif _is_whole(old) and not folder.exists():
         old.rename(folder)
     _remove(old)
 
@@ -235,4 +247,7 @@ def _remove(folder: Path) -> None:
     if folder.is_symlink():
         # A store kept on another disk: the link goes, the files stay, they are not ours to judge.
         folder.unlink()
+        return
+    with contextlib.suppress(OSError):
+        (folder / "meta.json").unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from data_loader.encoding import encode
 from data_loader.features import Feature, methods
 from data_loader.jobs import Item, Job
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_write_npy
 
 # Recordings in memory at a time, for each worker: 8 MB, some 25 recordings of SPRSound.
 MOST_SAMPLES = 2_000_000
@@ -75,8 +75,7 @@ def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
             yield len(items)
     for name, shard in shards.items():
         try:
-            with atomic_path(recipe.folder / name) as path, path.open("wb") as file:
-                np.save(file, shard, allow_pickle=False)
+            atomic_write_npy(recipe.folder / name, shard)
         except OSError as error:
             hint = "free some space and run again: finished shards are kept"
             raise UserError(recipe.folder / name, f"cannot be written: {error.strerror}", hint) from error

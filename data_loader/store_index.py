@@ -15,7 +15,7 @@ import pandas as pd
 
 from data_loader.mapped_shards import open_npy
 from utils.errors import UserError
-from utils.files import atomic_path, atomic_write_text
+from utils.files import atomic_write_npy, atomic_write_text
 
 INDEX_COLUMNS = ["task", "wav_name", "event_id", "start_ms", "end_ms", "shard", "row"]
 CSV, NPY = "index.csv", "index.npy"
@@ -48,8 +48,7 @@ def write_index(folder: Path, index: pd.DataFrame, shards: Mapping[str, int]) ->
     places[2] = index["row"]
     # Of items listed twice (an event annotated twice) the first comes first.
     order = np.argsort(places[0], kind="stable")
-    with atomic_path(folder / NPY) as path, path.open("wb") as file:
-        np.save(file, np.take(places, order, axis=1), allow_pickle=False)
+    atomic_write_npy(folder / NPY, np.take(places, order, axis=1))
 
 
 def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:

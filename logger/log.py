@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
+
+from utils.errors import UserError
 
 _PROJECT = "resp"
 _CONSOLE_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -18,6 +21,29 @@ class _Console(logging.Handler):
 
         # Looked up at each message, since tests and notebooks replace sys.stderr.
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _File(logging.FileHandler):
+    """Appends to a file. What the disk does not take is lost with one warning, and what was there stays."""
+
+    def __init__(self, path: Path) -> None:
+        # File names of recordings may hold bytes that are no text.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._warned:
+            self._warned = True
+            get_logger(__name__).warning(
+                "%s: cannot be written: %s (the run goes on without)", self.baseFilename, error.strerror
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _ConsoleFormatter(logging.Formatter):
@@ -45,6 +71,9 @@ def setup_logging(run_dir: Path | None, verbosity: int = 2) -> None:
     Args:
         run_dir: folder of the run, made if missing; None for the console alone.
         verbosity: what the console shows: 0 warnings, 1 also information, 2 everything.
+
+    Raises:
+        UserError: train.log cannot be opened.
     """
     root = logging.getLogger(_PROJECT)
     for old in list(root.handlers):
@@ -56,8 +85,11 @@ def setup_logging(run_dir: Path | None, verbosity: int = 2) -> None:
     console.setFormatter(_ConsoleFormatter("%(message)s"))
     root.addHandler(console)
     if run_dir is not None:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        # File names of recordings may hold bytes that are no text.
-        file = logging.FileHandler(Path(run_dir) / "train.log", encoding="utf-8", errors="backslashreplace")
+        path = Path(run_dir) / "train.log"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _File(path)
+        except OSError as error:
+            raise UserError(path, f"cannot be written: {error.strerror}", "take another trainer.save_dir") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)

@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,33 @@ _NO_HPARAMS = re.compile(
 _HEADING = {"train": "epoch", "valid": "epoch", "batch": "step"}
 
 
+class _Records:
+    """Passes records on to a file for as long as it takes them. After half a record, nothing more could be read.
+
+    In TensorBoard's own thread an error would be a traceback, and the next thing to log would fail for it.
+    """
+
+    def __init__(self, records: Any, owner: TensorboardWriter) -> None:
+        self._records, self._owner = records, owner
+
+    def write(self, record: bytes) -> None:
+        if self._owner.enabled:
+            try:
+                self._records.write(record)
+            except OSError as error:
+                self._owner.give_up(error)
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+
 class TensorboardWriter:
     """Writes what the trainer has to show; does nothing, and imports nothing, when disabled.
+
+    A full disk ends the log, not the training: a warning says so, and what was logged before stays.
 
     Three folders, which TensorBoard shows as runs: `log_dir` for what is counted in batches or belongs to the run as
     a whole, ``log_dir/train`` and ``log_dir/valid`` for what is counted in epochs. The same tag in the two shares one
@@ -48,16 +74,32 @@ class TensorboardWriter:
         self, log_dir: Path, enabled: bool, *, purge_epoch: int | None = None, purge_step: int | None = None
     ) -> None:
         self.enabled = enabled
+        self._log_dir = Path(log_dir)
+        self._warned = threading.Lock()
         self._writers: dict[str, SummaryWriter] = {}
         if enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
             # Three folders, not one, also because a purge by epoch would otherwise hide charts counted in batches.
-            self._writers = {
-                "batch": SummaryWriter(str(log_dir), purge_step=purge_step),
-                "train": SummaryWriter(str(Path(log_dir) / "train"), purge_step=purge_epoch),
-                "valid": SummaryWriter(str(Path(log_dir) / "valid"), purge_step=purge_epoch),
-            }
+            parts = {"batch": ("", purge_step), "train": ("train", purge_epoch), "valid": ("valid", purge_epoch)}
+            try:
+                for part, (folder, purge) in parts.items():
+                    self._writers[part] = self._open(self._log_dir / folder, purge)
+            except OSError as error:
+                self.give_up(error)
+
+    def _open(self, folder: Path, purge_step: int | None) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder), purge_step=purge_step)
+        events = writer.file_writer.event_writer._async_writer
+        events._writer = events._worker._record_writer = _Records(events._writer, self)
+        return writer
+
+    def give_up(self, error: OSError) -> None:
+        """Log nothing more; the first time, say why."""
+        self.enabled = False
+        if self._warned.acquire(blocking=False):
+            reason = f"{self._log_dir}: cannot be written: {error.strerror}"
+            get_logger(__name__).warning(f"TensorBoard's log ends here, the training goes on: {reason}")
 
     def scalars(self, part: str, values: Mapping[str, float], step: int) -> None:
         """Log numbers; those that are not finite are left out.

@@ -19,7 +19,9 @@ import pytest
 import soundfile
 
 import preprocess
+from tests.full_disk import full_disk
 from utils.cli import run_script
+from utils.lock import only_one
 
 ROOT = Path(preprocess.__file__).parent
 
@@ -278,6 +280,57 @@ def test_what_cannot_be_written_is_one_line(tmp_path, call, blocked):
     assert (status, len(err)) == (1, 1)
     assert "cannot be written" in err[0]
     assert not (tmp_path / "processed_stft").exists()
+
+
+def everything(data_dir):
+    return {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+
+
+def test_a_disk_too_full_for_the_tables_leaves_the_old_ones(tmp_path, call):
+    put(tmp_path)
+    assert call(tmp_path)[0] == 0
+    put(tmp_path, "1_1.0_0_p1_2")
+    before = everything(tmp_path)
+    with full_disk(100):
+        status, _, err = call(tmp_path)
+    assert (status, len(err)) == (1, 1)
+    assert err[0].startswith(f"error: {tmp_path / 'task1.csv'}: cannot be written: File too large (")
+    assert everything(tmp_path) == before
+
+
+def test_a_disk_too_full_for_a_shard_leaves_the_old_store_and_what_is_finished(tmp_path, call, monkeypatch):
+    monkeypatch.setattr("data_loader.jobs.SHARD_ITEMS", 2)
+    put(tmp_path, "1_1.0_0_p1_1", events=[(0, 400, "Normal")])
+    put(tmp_path, "1_1.0_0_p1_2", events=[(n, n + 400, "Normal") for n in range(5)])
+    arguments = ("--method", "stft", "--workers", "1")
+    assert call(tmp_path, *arguments, "--tasks", "2")[0] == 0
+    before = everything(tmp_path)
+    size = (tmp_path / "processed_stft" / "task2-00000-of-00001.npy").stat().st_size
+    put(tmp_path, "1_1.0_0_p1_3")
+    with full_disk(size + 100):
+        status, _, err = call(tmp_path, *arguments, "--force")
+    assert (status, len(err)) == (1, 1)
+    assert ".npy: cannot be written: File too large (free some space and run again" in err[0]
+    after = everything(tmp_path)
+    assert {path: after[path] for path in before if "processed" in str(path)} == {
+        path: content for path, content in before.items() if "processed" in str(path)
+    }
+    assert not [path for path in after if path.suffix in (".tmp", ".lock")]
+    assert call(tmp_path, *arguments, "--force")[0] == 0
+    assert written(tmp_path) == ["processed_stft", "task1.csv", "task2.csv", "task2_filtered.csv"]
+
+
+def test_a_second_run_of_a_method_stops_and_names_the_lock(tmp_path, call):
+    put(tmp_path)
+    lock = tmp_path / "processed_stft.lock"
+    with only_one(lock, ""):
+        status, _, err = call(tmp_path, "--method", "stft")
+        assert (status, len(err)) == (1, 1)
+        assert err[0].startswith(f"error: {lock}: is locked: another process is at work")
+        assert written(tmp_path) == [lock.name]
+        assert call(tmp_path, "--method", "mel", "--mel-duration", "0.1")[0] == 0
+    assert call(tmp_path, "--method", "stft")[0] == 0
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_a_changed_recording_is_noticed_when_another_task_is_added(own_data, call):

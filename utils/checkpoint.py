@@ -56,14 +56,17 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any] | bytes) -> None:
         UserError: the file cannot be written; the one that stood there stays.
     """
     try:
-        with atomic_path(path) as aside:
+        with atomic_path(path) as aside, aside.open("wb") as file:
             if isinstance(checkpoint, bytes):
-                aside.write_bytes(checkpoint)
+                file.write(checkpoint)
             else:
-                torch.save({"version": CHECKPOINT_VERSION, **checkpoint}, aside)
+                torch.save({"version": CHECKPOINT_VERSION, **checkpoint}, file)
     except (OSError, RuntimeError) as error:
+        # PyTorch says at which byte it stopped; what the file system said stands behind that.
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = (cause.strerror if isinstance(cause, OSError) else None) or error
         raise UserError(
-            path, f"cannot be written: {error}", "free some space, or take another trainer.save_dir"
+            path, f"cannot be written: {reason}", "free some space, or take another trainer.save_dir"
         ) from error
 
 

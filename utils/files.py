@@ -6,9 +6,15 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from utils.lock import lock
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextlib.contextmanager
@@ -18,25 +24,64 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     A reader, or a run that comes after a crash, sees the old file or the new one, never half of one. Missing folders
     are made. What stood under `path` is replaced, a symbolic link too (not the file it points to).
 
+    What a process that was killed was writing stays aside until `remove_leftovers`.
+
     Yields:
-        a path in the same folder that does not exist yet; the block has to write it. It has no suffix to rely on, so
-        name the format where a library would guess it.
+        an empty file in the same folder; the block has to write it. It has no suffix to rely on, so name the format
+        where a library would guess it.
 
     Raises:
-        OSError: the folder cannot be written, the disk is full.
+        OSError: the folder cannot be written, the disk is full; names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        yield aside
-        # Opened for writing because some file systems refuse to sync a file opened for reading.
-        with aside.open("r+b") as file:
+        with aside.open("xb") as file:
+            # Says that somebody is writing this; the kernel takes it back when the process dies.
+            lock(file.fileno())
+            yield aside
             os.fsync(file.fileno())
-        aside.replace(path)
+            aside.replace(path)
+    except OSError as error:
+        if error.filename is None or str(aside) in (str(error.filename), str(error.filename2)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        # After the rename there is nothing under that name.
-        aside.unlink(missing_ok=True)
+        # After the rename there is nothing under that name. A folder that refused the file may refuse this too.
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing aside in a folder; what a living one is writing stays."""
+    for path in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
+        # What another process has removed or renamed by now, or what is not ours to open, is left alone.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            if lock(file.fileno()):
+                path.unlink()
+
+
+def atomic_link(source: Path, path: Path) -> None:
+    """Give a file a second name, which replaces what stood under it: a hard link, or a copy where there are none.
+
+    Raises:
+        OSError: the folder cannot be written, the disk is full; names `path`.
+    """
+    aside = path.parent / f".{secrets.token_hex(8)}.tmp"
+    with source.open("rb") as file:
+        # Of the file under both names: nobody removes the new one before it has its place.
+        lock(file.fileno())
+        try:
+            os.link(source, aside)
+            aside.replace(path)
+        except OSError:
+            with atomic_path(path) as copy:
+                shutil.copyfile(source, copy)
+        finally:
+            # Renaming one of two names of a file to the other leaves both.
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
@@ -48,6 +93,16 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 def atomic_write_text(path: str | Path, content: str) -> None:
     """Write UTF-8 text as `atomic_path` does, newlines as they are; so are bytes of file names that are no UTF-8."""
     atomic_write_bytes(path, content.encode("utf-8", "surrogateescape"))
+
+
+def atomic_write_npy(path: str | Path, array: np.ndarray) -> None:
+    """Write a C-contiguous array as .npy as `atomic_path` does."""
+    import numpy as np
+
+    with atomic_path(path) as aside, aside.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        # np.save would write it past Python, and not say why it could not.
+        file.write(array.data)
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -81,20 +81,20 @@ def test_an_interrupted_run_leaves_no_store_and_goes_on_where_it_stopped(own_dat
     folder, total = run(own_data, force=True)
     undisturbed = contents(folder)
     shutil.rmtree(folder)
-    saved = np.save
+    saved = shards.atomic_write_npy
     written = []
 
-    def failing_save(*args, **kwargs):
+    def failing_save(*args):
         if len(written) == 3:
             raise OSError(28, "No space left on device")
         written.append(args)
-        return saved(*args, **kwargs)
+        return saved(*args)
 
-    monkeypatch.setattr(np, "save", failing_save)
+    monkeypatch.setattr(shards, "atomic_write_npy", failing_save)
     with pytest.raises(UserError, match="No space left"):
         run(own_data)
     assert not folder.exists()
-    monkeypatch.setattr(np, "save", saved)
+    monkeypatch.setattr(shards, "atomic_write_npy", saved)
     finished = sum(len(np.load(path)) for path in folder.with_name("processed_stft.partial").glob("*.npy"))
     _, computed = run(own_data)
     assert 0 < finished < total
@@ -160,6 +160,68 @@ def test_a_second_task_is_added_to_a_store(own_data):
     assert set(read_meta(own_data / "processed_stft").items) == {"1", "2"}
 
 
+def test_shards_that_were_cut_with_other_tasks_are_not_taken(own_data, small_shards, monkeypatch):
+    folder, _ = run(own_data, force=True)
+    both = contents(folder)
+    shutil.rmtree(folder)
+    run(own_data, tasks=(1,))
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    # Task 2 alone is all computed, and then the store of task 1 goes away.
+    with monkeypatch.context() as patch:
+        patch.setattr("data_loader.extract.write_index", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(own_data)
+    shutil.rmtree(folder)
+    run(own_data)
+    assert contents(folder) == both
+
+
+def test_a_store_with_nothing_missing_but_its_name_is_not_computed_again(own_data, monkeypatch):
+    before = contents(own_data / "processed_stft")
+    shutil.rmtree(own_data / "processed_stft")
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_loader.extract._swap", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(own_data)
+    folder, computed = run(own_data)
+    assert computed == 0
+    assert contents(folder) == before
+    assert not folder.with_name("processed_stft.partial").exists()
+
+
+def test_a_folder_whose_removal_was_killed_is_not_taken_for_a_store(own_data, monkeypatch):
+    folder = own_data / "processed_stft"
+    before = contents(folder)
+    partial = folder.with_name("processed_stft.partial")
+
+    def killed(path, **options):
+        if path.exists():
+            for name in ("plan.json", "task1-00000-of-00001.npy"):
+                (path / name).unlink(missing_ok=True)
+            raise KeyboardInterrupt
+
+    # The old store when a new one is in place, which somebody removes, and shards that are of no more use.
+    for case in ("old", "partial"):
+        if case == "partial":
+            folder.rename(partial)
+            (partial / "plan.json").write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(own_data, force=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        run(own_data)
+        assert contents(folder) == before
+        assert not list(own_data.glob("*.old")) + list(own_data.glob("*.partial"))
+
+
 def test_a_feature_that_is_not_finite_is_refused_with_the_name_of_its_file(own_data):
     @register_feature("not_finite")
     def not_finite(waveforms, rate, lengths):
@@ -176,27 +238,27 @@ def test_a_feature_that_is_not_finite_is_refused_with_the_name_of_its_file(own_d
 def test_what_a_killed_run_was_writing_does_not_get_into_the_store(own_data, small_shards, monkeypatch):
     folder, _ = run(own_data, force=True)
     shutil.rmtree(folder)
-    saved, written = np.save, []
+    saved, written = shards.atomic_write_npy, []
 
-    def interrupted_save(file, array, **kwargs):
-        written.append(saved(file, array, **kwargs))
+    def interrupted_save(path, array):
+        written.append(saved(path, array))
         if len(written) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "save", interrupted_save)
+    monkeypatch.setattr(shards, "atomic_write_npy", interrupted_save)
     with pytest.raises(KeyboardInterrupt):
         run(own_data)
     (folder.with_name("processed_stft.partial") / ".0123456789abcdef.tmp").write_bytes(b"half a shard")
-    monkeypatch.setattr(np, "save", saved)
+    monkeypatch.setattr(shards, "atomic_write_npy", saved)
     run(own_data)
     assert {path.suffix for path in folder.iterdir()} == {".npy", ".csv", ".json"}
 
 
 def test_a_run_that_fails_before_its_first_shard_leaves_nothing(own_data, monkeypatch):
-    def failing_save(*args, **kwargs):
+    def failing_save(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", failing_save)
+    monkeypatch.setattr(shards, "atomic_write_npy", failing_save)
     before = sorted(own_data.iterdir())
     with pytest.raises(UserError, match="No space left"):
         run(own_data, "mel")

@@ -6,6 +6,8 @@ import pytest
 from tqdm import tqdm
 
 from logger.log import get_logger, setup_logging
+from tests.full_disk import full_disk
+from utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,27 @@ def test_names_that_are_no_text_are_still_logged(tmp_path):
     setup_logging(tmp_path, verbosity=0)
     get_logger("x").info("bad file %s", b"a\xff.wav".decode("utf-8", "surrogateescape"))
     assert "a\\udcff.wav" in (tmp_path / "train.log").read_text()
+
+
+def test_a_full_disk_is_one_warning_and_the_log_keeps_what_it_had(tmp_path, capsys):
+    setup_logging(tmp_path, verbosity=1)
+    log = get_logger("x")
+    log.info("first")
+    before = (tmp_path / "train.log").read_text()
+    capsys.readouterr()
+    with full_disk(len(before) + 10):
+        for number in range(3):
+            log.info("message %d", number)
+        setup_logging(None)
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if "message" not in line] == [
+        f"warning: {tmp_path / 'train.log'}: cannot be written: File too large (the run goes on without)"
+    ]
+    assert err.count("message") == 3
+    assert (tmp_path / "train.log").read_text().startswith(before)
+
+
+def test_a_log_that_cannot_be_opened_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run/train\.log: cannot be written: Not a directory"):
+        setup_logging(tmp_path / "file" / "run")

@@ -11,6 +11,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 from logger.tensorboard import TensorboardWriter, flat_config
+from tests.full_disk import full_disk
 
 
 @pytest.fixture
@@ -194,6 +195,47 @@ def test_hparams_are_one_row_a_run_and_open_no_further_run(writer, log_dir):
     assert start.hparams["arch"].string_value == "LightCNN"
     assert start.hparams["data_loader.batch_size"].number_value == 16
     assert accumulator.Tags()["scalars"] == ["hparam/score"]
+
+
+def test_a_full_disk_ends_the_log_with_one_warning_and_what_was_there_stays(writer, log_dir, caplog, capfd):
+    writer.scalars("valid", {"loss": 1.0}, 1)
+    writer.flush()
+    size = max(path.stat().st_size for path in log_dir.rglob("events*"))
+    with full_disk(size + 20):
+        for epoch in (2, 3):
+            writer.scalars("valid", {"loss": 1.0}, epoch)
+            writer.confusion([[1]], ["Normal"], epoch)
+            writer.examples(torch.zeros(1, 4), ["Normal"])
+            writer.flush()
+    writer.hparams(CONFIG, {"score": 0.7})
+    writer.close()
+    assert [(record.levelname, str(log_dir) in record.message) for record in caplog.records] == [("WARNING", True)]
+    assert "File too large" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert _scalars(log_dir / "valid", "epoch/loss") == [(1, 1.0)]
+
+
+def test_after_a_record_that_failed_none_is_written_even_if_there_is_space_again(writer, log_dir):
+    with full_disk(150):
+        for epoch in range(1, 9):
+            writer._writers["valid"].add_scalar("epoch/loss", 1.0, epoch)
+        writer.flush()
+    (path,) = (log_dir / "valid").glob("events*")
+    size = path.stat().st_size
+    writer._writers["valid"].add_scalar("epoch/loss", 1.0, 9)
+    writer.flush()
+    assert path.stat().st_size == size
+    assert len(_scalars(log_dir / "valid", "epoch/loss")) == 1
+
+
+def test_a_log_folder_that_cannot_be_made_is_one_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    writer = TensorboardWriter(tmp_path / "file" / "run", enabled=True)
+    writer.scalars("train", {"loss": 1.0}, 1)
+    writer.flush()
+    writer.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Not a directory" in caplog.text
 
 
 def test_a_disabled_writer_writes_nothing_and_imports_nothing(tmp_path):

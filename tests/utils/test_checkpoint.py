@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.full_disk import full_disk
 from utils.checkpoint import load_checkpoint, load_weights, pack_checkpoint, save_checkpoint
 from utils.errors import UserError
 
@@ -64,7 +65,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeyp
     before = path.read_bytes()
 
     def fail(value, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise error
 
     monkeypatch.setattr(torch, "save", fail)
@@ -72,6 +73,18 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeyp
         save_checkpoint(path, content())
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("pack", [dict, pack_checkpoint])
+def test_a_full_disk_is_one_error_with_its_reason_and_leaves_the_old_checkpoint(path, pack):
+    before = path.read_bytes()
+    larger = pack(content(state_dict=nn.Linear(200, 200).state_dict()))
+    for size in (0, 100, 50_000):
+        with full_disk(size), pytest.raises(UserError) as caught:
+            save_checkpoint(path, larger)
+        assert (caught.value.subject, caught.value.what) == (str(path), "cannot be written: File too large")
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_cut_anywhere_is_one_error(path):
