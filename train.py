@@ -22,6 +22,7 @@ EPILOG = """examples:
   python train.py -c configs/task1_1_lightcnn.json --lr 1e-4 --bs 16 --set trainer.epochs=5 seed=3
   python train.py -c configs/task1_1_lightcnn.json --set 'data_loader.args.validation_split={"folds": 5, "fold": 0}'
   python train.py -r saved/models/NAME/RUN/checkpoint-epoch7.pth          go on with a run
+  python train.py -c configs/task2_1_ast.json -r auto                     go on with its newest run, or begin one
   torchrun --nproc_per_node=2 train.py -c configs/task2_1_ast.json        two GPUs
 
 A run writes its checkpoints to saved/models/NAME/RUN/ and its TensorBoard log to saved/log/NAME/RUN/; the best
@@ -33,7 +34,10 @@ def parser() -> ArgumentParser:
     result = make_parser(__doc__, EPILOG)
     result.add_argument("-c", "--config", metavar="FILE", help="the config (configs/*.json)")
     result.add_argument(
-        "-r", "--resume", metavar="CHECKPOINT", help="go on from a checkpoint, by default with its config"
+        "-r",
+        "--resume",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint, by default with its config; auto: the newest one of the config's name, if any",
     )
     add_device_option(result)
     result.add_argument("--lr", type=float, help="learning rate (optimizer.args.lr)")
@@ -46,6 +50,19 @@ def parser() -> ArgumentParser:
         help="set any key of the config, as in trainer.epochs=5; the value is JSON, or else a string",
     )  # fmt: skip
     return result
+
+
+def newest_of(args: Namespace) -> Path | None:
+    """What ``-r auto`` stands for: the newest checkpoint of the config's name; None where there is none."""
+    from base.run_files import newest_checkpoint
+    from logger.log import get_logger
+    from utils.config import ConfigParser
+
+    config = ConfigParser.from_args(Namespace(**{**vars(args), "resume": None}))
+    found = newest_checkpoint(config.save_root / "models" / config["name"])
+    if found is None:
+        get_logger(__name__).info("-r auto: there is no checkpoint of %s: a new run begins", config["name"])
+    return found
 
 
 def main(args: Namespace) -> None:
@@ -64,6 +81,8 @@ def main(args: Namespace) -> None:
         from utils.distributed import process_group, rank
 
     setup_logging(None)
+    if args.resume == "auto":
+        args.resume = newest_of(args)
     saved = load_checkpoint(Path(args.resume))["config"] if args.resume else None
     config = ConfigParser.from_args(args, saved)
     check_config(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,9 +94,33 @@ class BaseDataLoader(OrderedLoader):
         """How many items one epoch draws (in this process)."""
         return len(self.sampler)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
-        self.sampler.set_epoch(epoch)
+    def split_digest(self) -> str:
+        """A digest of which items are for training and which for validation."""
+        digest = hashlib.sha256(self.train_indices.tobytes())
+        digest.update(b"|" + self.valid_indices.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def items_per_epoch(self) -> int:
+        """How many items one epoch draws in all processes together."""
+        return self.n_samples * self.world_size
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose order the next iteration gives, without its first `start` items.
+
+        Args:
+            start: how many items all processes together have drawn of it, as `items_after` counts them.
+        """
+        self.sampler.set_epoch(epoch, start)
+
+    def items_after(self, batches: int, start: int = 0) -> int:
+        """How many items of the epoch all processes have drawn, so many batches after `start`."""
+        return min(start + batches * self.batch_size * self.world_size, self.items_per_epoch)
+
+    def batches_left(self, start: int) -> int:
+        """How many batches there are after `start`, in this process."""
+        left = self.n_samples - start // self.world_size
+        return -(-left // self.batch_size)
 
     def split_validation(self) -> DataLoader | None:
         """A loader of the validation items in their order, or None where there are none."""

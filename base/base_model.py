@@ -23,8 +23,21 @@ class BaseModel(nn.Module):
         """
         return None
 
+    # Whether `on_epoch` changes which parameters are trained: several processes have to look for those then.
+    changes_by_epoch: bool = False
+
+    def on_epoch(self, epoch: int) -> None:
+        """Called before an epoch's training, also where a resumed run begins. The same number does the same always.
+
+        Args:
+            epoch: counted from 1.
+        """
+
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer gets: all trainable parameters in one group, unless an architecture says otherwise."""
+        """What the optimizer gets: all trainable parameters in one group, unless an architecture says otherwise.
+
+        A group's ``lr_scale``, where it has one, multiplies the learning rate of the config for that group.
+        """
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def __str__(self) -> str:

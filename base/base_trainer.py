@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from base.run_files import checkpoints_of, publish, write_text
+from base.run_files import checkpoints_of, places_of, publish, write_text
+from base.save_clock import SaveClock
 from base.saved_state import misfit, optimizer_misfit
 from logger.log import get_logger
 from utils.arguments import matches
@@ -29,7 +30,9 @@ from utils.errors import UserError
 logger = get_logger(__name__)
 
 # Parts of a checkpoint that may differ from the run's own in kind, and whose readers say so better.
-_LOOKED_AT_ELSEWHERE = {"config", "input", "classes", "data", "scaler"}
+_LOOKED_AT_ELSEWHERE = {"config", "input", "classes", "data", "split", "origins", "scaler"}
+# Minutes of training that a killed run loses at most, unless the config says otherwise.
+_SAVE_MINUTES = 30
 
 
 class BaseTrainer(ABC):
@@ -63,6 +66,9 @@ class BaseTrainer(ABC):
         self.start_epoch = 1
         self.save_period: int = config.get("trainer.save_period", 1)
         self.keep_last: int | None = config.get("trainer.keep_last", 2)
+        self.save_clock = SaveClock(
+            config.get("trainer.save_every_minutes", _SAVE_MINUTES), config.get("trainer.save_every_steps")
+        )
         self.early_stop: float = config.get("trainer.early_stop") or math.inf
         monitor = config.get("trainer.monitor", "off")
         self.mnt_mode, self.mnt_metric = ("off", None) if monitor == "off" else monitor.split()
@@ -85,13 +91,13 @@ class BaseTrainer(ABC):
 
     @abstractmethod
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `_extra_state` gave."""
+        """Take back what `_extra_state` gave; and the ``place``, if the checkpoint has one, see `_save_place`."""
 
     def train(self) -> dict[str, float]:
         """Run all epochs that are left.
 
-        SIGINT and SIGTERM give up the epoch that is under way; a second signal ends the process at once. Whatever
-        ends the run early, the last whole epoch is saved first.
+        SIGINT and SIGTERM stop it at the next chance that `_train_epoch` gives; a second signal ends the process at
+        once. Whatever ends the run early, the last whole epoch is saved first, if nothing newer is.
 
         Returns:
             The figures of the best epoch, or of the last one where nothing is monitored.
@@ -115,6 +121,8 @@ class BaseTrainer(ABC):
                 # With several processes, one that the signal ended may be an error in another.
                 self._say_how_to_go_on()
                 raise Stopped(self._signal) from error
+            if isinstance(error, UserError) and self._saved:
+                logger.info("the last checkpoint is whole: %s", self._saved)
             if isinstance(error, torch.OutOfMemoryError):
                 hint = "take a smaller one (--bs), and set trainer.accumulate to make up for it"
                 raise UserError("data_loader.args.batch_size", "is too large for the GPU's memory", hint) from error
@@ -187,7 +195,7 @@ class BaseTrainer(ABC):
         if self._saved:
             logger.info("stopped; go on with: python train.py -r %s", self._saved)
         else:
-            logger.info("stopped before the end of the first epoch: there is nothing to go on from")
+            logger.info("stopped before anything was trained: there is nothing to go on from")
 
     # Checkpoints
 
@@ -219,8 +227,9 @@ class BaseTrainer(ABC):
         folder = self.config.save_dir
         path = folder / f"checkpoint-epoch{epoch}.pth"
         save_checkpoint(path, checkpoint)
-        logger.debug("saved %s", path)
-        self._saved, self._unsaved = path, None
+        self._note_saved(path)
+        for place in places_of(folder, before=(epoch, math.inf)):
+            place.unlink()
         if self.keep_last:
             # Later ones, of a run that went on from an earlier epoch, are left alone until it comes to them.
             earlier = [old for number, old in checkpoints_of(folder) if number <= epoch]
@@ -229,6 +238,26 @@ class BaseTrainer(ABC):
         if self.mnt_metric is None:
             # With nothing to compare, the newest is the one to test.
             publish(path, self.config.save_root)
+
+    def _save_place(self, epoch: int, step: int, place: Mapping[str, Any]) -> None:
+        """Write ``checkpoint-epochN-stepM.pth`` in the middle of epoch N, after M steps of the run.
+
+        The newest of these stays, until its epoch is saved whole.
+
+        Args:
+            place: what else is needed to go on from there: tensors and plain values.
+        """
+        if rank() == 0:
+            path = self.config.save_dir / f"checkpoint-epoch{epoch}-step{step}.pth"
+            save_checkpoint(path, {**self._state(epoch - 1), "place": place})
+            for earlier in places_of(self.config.save_dir, before=(epoch, step)):
+                earlier.unlink()
+            self._note_saved(path)
+
+    def _note_saved(self, path: Path) -> None:
+        logger.debug("saved %s", path)
+        self._saved, self._unsaved = path, None
+        self.save_clock.restart()
 
     def _save_unsaved(self) -> None:
         if self._unsaved:
@@ -240,7 +269,7 @@ class BaseTrainer(ABC):
         return best if best.is_file() else self._saved
 
     def _resume_checkpoint(self, path: Path) -> None:
-        """Take everything from a checkpoint and go on after its epoch.
+        """Take everything from a checkpoint and go on after its epoch, or from its place in the next one.
 
         Raises:
             UserError: the checkpoint cannot be read or does not fit this config.

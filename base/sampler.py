@@ -33,11 +33,15 @@ class EpochSampler(Sampler[int]):
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch = self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose order the next iteration gives.
+
+        Args:
+            start: leave out so many of its first items, counted over all processes.
+        """
+        self.epoch, self.start = epoch, start
 
     def draw(self, generator: torch.Generator) -> np.ndarray:
         """The items of one epoch, in any order; a subclass may repeat some or leave some out."""
@@ -56,7 +60,7 @@ class EpochSampler(Sampler[int]):
             items = items[torch.randperm(len(items), generator=generator).numpy()]
             missing = -len(items) % self.world_size
             items = np.concatenate([items, np.resize(items, missing)]) if missing else items
-        mine = items[self.rank :: self.world_size]
+        mine = items[self.start :][self.rank :: self.world_size]
         # Some at a time: a million numbers as Python objects would take 40 MB.
         return chain.from_iterable(mine[start : start + _CHUNK].tolist() for start in range(0, len(mine), _CHUNK))
 

@@ -72,8 +72,10 @@ def parse_name(path: Path) -> RecordingName:
     if not match:
         raise UserError(path, "the file name has another form than SPRSound's", _NAME_HINT)
     parts = match.groupdict()
-    patient_id = parts.get("patient") or f"anonymous_{parts['age']}_{parts['gender']}"
-    return RecordingName(patient_id, float(parts["age"]), int(parts["gender"]), parts["loc"], int(parts["rec_id"]))
+    age = float(parts["age"])
+    # The number, not its spelling: 5 and 5.0 are one age.
+    patient_id = parts.get("patient") or f"anonymous_{age}_{parts['gender']}"
+    return RecordingName(patient_id, age, int(parts["gender"]), parts["loc"], int(parts["rec_id"]))
 
 
 def read_annotation(path: Path) -> Annotation:

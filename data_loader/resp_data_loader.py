@@ -126,7 +126,7 @@ class RespDataLoader(BaseDataLoader):
         # Names take time with a million items, and a split by patient does not look at them.
         names = dataset.names if self.split_by == "random" else ()
         split = split_items(dataset.labels, dataset.patients, names, validation_split, self.split_by, self.seed)
-        for sentence in missing_classes(dataset.labels, split, dataset.classes):
+        for sentence in missing_classes(dataset.labels, dataset.patients, split, dataset.classes):
             logger.warning("%s", sentence)
         if self.split_by == "random" and len(split.valid):
             logger.warning("split_by is random: patients are on both sides, and validation scores are too good")

@@ -16,6 +16,16 @@ import numpy as np
 from utils.errors import UserError
 
 SPLIT_BY = ("patient", "random")
+# The two parts of the official test set of 2022.
+TEST_PARTS = ("inter", "intra")
+
+
+def is_test_split(name: str) -> bool:
+    """Whether a split of the tables is a test set: "inter", "intra", "test" or "test2023" and the like.
+
+    A test set is scored; nothing is trained, validated or chosen on it.
+    """
+    return name in TEST_PARTS or name.startswith("test")
 
 
 @dataclass(frozen=True)
@@ -145,16 +155,22 @@ def _leave_no_side_empty(sides: np.ndarray, parts: np.ndarray, n_sides: int) -> 
             sides[candidates[np.argmin(parts[candidates, -1])]] = side
 
 
-def missing_classes(labels: Sequence[int], split: Split, classes: Sequence[str]) -> list[str]:
+def missing_classes(labels: Sequence[int], patients: Sequence[str], split: Split, classes: Sequence[str]) -> list[str]:
     """Sentences about classes that one side of the split has none of, for a warning."""
-    labels = np.asarray(labels)
+    labels, patients = np.asarray(labels), np.asarray(patients)
     sentences = []
     for index, name in enumerate(classes):
         in_train, in_valid = (int((labels[rows] == index).sum()) for rows in (split.train, split.valid))
         if in_train + in_valid and len(split.valid) and not (in_train and in_valid):
-            side = "validation" if in_train else "training"
-            sentences.append(f"{side} has no {name}: its {in_train + in_valid} items are of too few patients")
+            without, with_all = ("validation", "training") if in_train else ("training", "validation")
+            items = _counted(in_train + in_valid, "item")
+            of_patients = _counted(len(set(patients[labels == index])), "patient")
+            sentences.append(f"{without} has no {name}: all of it ({items} of {of_patients}) is in {with_all}")
     return sentences
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _hash(seed: int, name: str) -> bytes:

@@ -11,7 +11,9 @@ import pandas as pd
 from data_loader.annotation import parse_name, read_annotation
 from data_loader.audio import AudioInfo, check_audio
 from data_loader.classes import POOR_QUALITY, coarse, resp_classes
+from data_loader.fingerprint import with_digests
 from data_loader.layout import NO_DATA_HINT, SourcePair, find_pairs
+from data_loader.splits import is_test_split
 from logger.progress import progress_bar
 from utils.distributed import join_shares, my_share
 from utils.errors import UserError
@@ -21,8 +23,10 @@ _WHO = ["wav_name", "patient_id", "age", "gender", "loc", "rec_id"]
 TASK1_COLUMNS = [*_WHO, "event_id", "start_ms", "end_ms", "label_11", "label_12", "split", "path"]
 TASK2_COLUMNS = [*_WHO, "duration_ms", "label_21", "label_22", "split", "path"]
 _TEXT_COLUMNS = ["wav_name", "patient_id", "loc", "split", "path", "label_11", "label_12", "label_21", "label_22"]
+_TEXT_COLUMNS += ["digest"]
 TABLE_FILES = {1: "task1.csv", 2: "task2.csv"}
 FILTERED_FILE = "task2_filtered.csv"
+_TEST_FOLDER = r"(?:^|/)test(?:\d{4})?_(?:wav|flac)/"
 # An annotator's end may be rounded up to the next millisecond.
 _END_TOLERANCE_MS = 1.0
 
@@ -126,10 +130,13 @@ def _rows(data_dir: Path, pair: SourcePair, audio: AudioInfo) -> tuple[dict, lis
 
 
 def write_tables(tables: Tables, data_dir: Path) -> None:
-    """Write task1.csv, task2.csv and task2_filtered.csv (without Poor Quality), each aside and renamed."""
-    labelled = tables.of(2)
+    """Write task1.csv, task2.csv and task2_filtered.csv (without Poor Quality), each aside and renamed.
+
+    Their column `digest` is of the audio file's bytes.
+    """
+    labelled = with_digests(tables.of(2), tables.digests)
     contents = {
-        TABLE_FILES[1]: tables.of(1),
+        TABLE_FILES[1]: with_digests(tables.of(1), tables.digests),
         TABLE_FILES[2]: labelled,
         FILTERED_FILE: labelled[labelled["label_22"] != POOR_QUALITY],
     }
@@ -141,8 +148,8 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
     """Read a table back.
 
     Raises:
-        UserError: the file is missing, not a table, lacks a column, or holds a label that is none of the task's or an
-            event that ends before it begins.
+        UserError: the file is missing, not a table, lacks a column, or holds a label that is none of the task's, an
+            event that ends before it begins, or a recording of a test set among others.
     """
     path = data_dir / (FILTERED_FILE if filtered and task == 2 else TABLE_FILES[task])
     if not path.is_file():
@@ -169,7 +176,25 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
         if (wrong := ~table["start_ms"].between(0, table["end_ms"], inclusive="left")).any():
             start, end = table.loc[wrong, ["start_ms", "end_ms"]].iloc[0]
             raise UserError(path, f"holds an event from {start} ms to {end} ms", "run preprocess.py again")
+    _refuse_mixed_splits(path, table)
     return table
+
+
+def _refuse_mixed_splits(path: Path, table: pd.DataFrame) -> None:
+    """Refuse what `build_tables` never writes: a recording of two splits, or one of a test folder as another's."""
+    remedy = "run preprocess.py again"
+    if table["split"].nunique() > 1:
+        recordings = table[["wav_name", "split"]].drop_duplicates()
+        stems = recordings["wav_name"].str.rsplit(".", n=1).str[0]
+        if (twice := stems.duplicated()).any():
+            name = stems[twice].iloc[0]
+            raise UserError(path, f"has {name} in the splits {', '.join(recordings['split'][stems == name])}", remedy)
+    # The plain search first: of a million paths it takes a tenth of the time.
+    in_test = table[table["path"].str.contains("test", regex=False)]
+    in_test = in_test[in_test["path"].str.contains(_TEST_FOLDER)]
+    if (wrong := ~in_test["split"].map(is_test_split).astype(bool)).any():
+        split, place = in_test.loc[wrong, ["split", "path"]].iloc[0]
+        raise UserError(path, f"has {place} in the split {split}, but its folder is of a test set", remedy)
 
 
 def summary(tables: Tables) -> str:

@@ -16,6 +16,7 @@ from data_loader.augment import Augmentation
 from data_loader.classes import resp_classes
 from data_loader.features import methods
 from data_loader.resp_data_loader import data_folder
+from data_loader.splits import is_test_split
 from data_loader.store import read_meta
 from data_loader.tables import read_table
 from model import architectures, losses, metrics
@@ -55,13 +56,17 @@ def check_config(config: ConfigParser) -> None:
 
 
 def check_loader(config: ConfigParser) -> dict[str, Any]:
-    """All arguments of the data loader; their types and ranges are right.
+    """All arguments of the data loader; their types and ranges are right, and it keeps off the test sets.
 
     Raises:
         UserError: names the one that is not.
     """
     args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
     _check_ranges(args)
+    # What is loaded is trained on or validated, and either chooses the model.
+    if tests := [name for name in args.get("split", "train").split("+") if is_test_split(name)]:
+        what = f"names {tests[0]}, a test set, which is never trained, validated or chosen on"
+        raise UserError("data_loader.args.split", what, f"train without it, then: python test.py --split {tests[0]}")
     return args
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ def predict(
     device: torch.device,
     precision: str = "fp32",
     description: str = "predict",
+    between: Callable[[], None] = lambda: None,
 ) -> Predictions:
     """Run a model in evaluation mode over all items of a loader, each once.
 
@@ -47,6 +49,7 @@ def predict(
         device: of the model.
         precision: fp32, bf16 or fp16.
         description: of the progress bar.
+        between: called before each batch; it may raise.
 
     Returns:
         In the order of the loader; with several processes, of all of them, by item number.
@@ -59,6 +62,7 @@ def predict(
     outputs, targets, indices = [], [], []
     with torch.inference_mode(), autocast(precision, device):
         for batch in progress_bar(loader, desc=description, leave=False, disable=rank() != 0):
+            between()
             outputs.append(network(to_input(frontend, batch, device)).float())
             targets.append(batch.target)
             indices.append(batch.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ lr_schedulers: Registry = _registry("learning-rate schedule", schedules, schedul
 
 
 def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer of a config.
+    """The optimizer of a config; the learning rate of a group with an ``lr_scale`` is that of the config times it.
 
     Raises:
         UserError: it does not take these arguments.
@@ -46,11 +47,14 @@ def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]])
     args = config.get("optimizer.args", {})
     fused = config["optimizer"]["type"] in _FUSED and not _OTHER_WAYS & args.keys()
     try:
-        return config.init_obj("optimizer", optimizers, parameter_groups, **({"fused": True} if fused else {}))
+        optimizer = config.init_obj("optimizer", optimizers, parameter_groups, **({"fused": True} if fused else {}))
     except ValueError as error:
         raise UserError("optimizer.args", str(error)) from error
     except TypeError as error:
         raise UserError("optimizer.args", f"{config.get('optimizer.args')} cannot be used: {error}") from error
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+    return optimizer
 
 
 def watched_figure(config: ConfigParser) -> tuple[str, str | None]:
@@ -89,6 +93,9 @@ class Schedule:
         args = dict(section.get("args", {}))
         if self.name == "OneCycleLR":
             args = self._one_cycle(args, config["trainer"]["epochs"] * steps_per_epoch, optimizer)
+        for key in args.keys() & {"max_lr", "base_lr"}:
+            if isinstance(args[key], (int, float)):
+                args[key] = [args[key] * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         if self.name == "ReduceLROnPlateau" and monitor[1]:
             args.setdefault("mode", monitor[0])
         try:
@@ -109,7 +116,7 @@ class Schedule:
     def after_batch(self) -> None:
         """To be called after each step of the optimizer."""
         if self.name in _BY_BATCH:
-            self._scheduler.step()
+            self._step()
 
     def after_epoch(self, figures: dict[str, float]) -> None:
         """To be called after each epoch with its figures."""
@@ -120,6 +127,13 @@ class Schedule:
             if math.isfinite(figure := figures.get(self._metric, math.nan)):
                 self._scheduler.step(figure)
         else:
+            self._step()
+
+    def _step(self) -> None:
+        with warnings.catch_warnings():
+            # That it comes before a step of the optimizer: so it does in a run resumed after the last batch of an
+            # epoch, or where a step was left out.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             self._scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:

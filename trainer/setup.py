@@ -18,6 +18,7 @@ from utils.config import ConfigParser
 from utils.device import plain_module
 from utils.distributed import rank, world_size
 from utils.errors import UserError
+from utils.versions import command_line, environment
 
 logger = get_logger(__name__)
 
@@ -70,7 +71,9 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
     n_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.debug("%s", model)
     logger.info("%s: %s trainable parameters", config["arch"]["type"], f"{n_trainable:,}")
-    wrapped = nn.parallel.DistributedDataParallel(model) if world_size() > 1 else model
+    wrapped = model
+    if world_size() > 1:
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=model.changes_by_epoch)
     optimizer = make_optimizer(config, model.parameter_groups())
     steps = -(-len(loader) // config.get("trainer.accumulate", 1))
     trainer = Trainer(
@@ -86,6 +89,7 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
         valid_data_loader=valid_loader,
         classes=loader.classes,
         data=loader.dataset.fingerprint(),
+        origin={"command": command_line(), "environment": environment()},
     )
     trainer.writer = _writer(config, trainer)
     return trainer

@@ -13,7 +13,7 @@ from torch import nn
 from data_loader.frontend import InputSpec
 from model import architectures
 from trainer.setup import make_model
-from utils.arguments import check_arguments
+from utils.arguments import check_arguments, matches
 from utils.checkpoint import load_checkpoint, load_weights, refuse_other_weights
 from utils.config import ConfigParser
 from utils.device import choose_precision
@@ -30,7 +30,8 @@ class Trained:
         spec: what its input is.
         classes: class names in the order of the outputs.
         epoch: after which it was saved.
-        data: a fingerprint of the data that it was trained on.
+        data: a fingerprint of each split of the data that it was trained with; None in earlier checkpoints.
+        origins: what it was trained with, by one process after the other: command, commit, versions.
     """
 
     path: Path
@@ -41,7 +42,8 @@ class Trained:
     epoch: int
     device: torch.device
     precision: str
-    data: str | None
+    data: dict[str, str] | None
+    origins: list[dict[str, Any]]
 
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
@@ -65,7 +67,9 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
     load_weights(model, checkpoint["state_dict"], path)
     model.to(device, memory_format=torch.channels_last).eval()
     precision = choose_precision(config.get("trainer.precision", "fp32"), device)
-    return Trained(path, config, model, spec, classes, epoch, device, precision, checkpoint.get("data"))
+    data = checkpoint.get("data") if matches(checkpoint.get("data"), dict[str, str]) else None
+    origins = checkpoint.get("origins") if matches(checkpoint.get("origins"), list[dict[str, Any]]) else []
+    return Trained(path, config, model, spec, classes, epoch, device, precision, data, origins)
 
 
 def _check_arch(config: ConfigParser, spec: InputSpec, classes: tuple[str, ...]) -> None:

@@ -14,16 +14,21 @@ from tqdm import tqdm
 from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer, epoch_seed
 from base.saved_state import misfit
+from data_loader.batching import Batch
 from data_loader.frontend import InputSpec
 from logger.log import get_logger
 from logger.progress import progress_bar
 from logger.tensorboard import TensorboardWriter
 from model.metric import confusion_matrix
 from trainer.inference import predict, refuse_other_input, to_input
+from trainer.nonfinite import NonFiniteGuard, Step
 from trainer.optimization import Schedule
+from trainer.place import Journal, Place, Seen
+from utils.arguments import matches
+from utils.cli import Stopped
 from utils.config import ConfigParser
-from utils.device import autocast, choose_precision
-from utils.distributed import gather, rank, same_buffers, sum_of_all, world_size
+from utils.device import autocast, choose_precision, plain_module
+from utils.distributed import largest_of_all, rank, same_buffers, sum_of_all, world_size
 from utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -42,7 +47,8 @@ class Trainer(BaseTrainer):
         schedule: of the learning rate.
         valid_data_loader: validation batches, or None.
         classes: class names.
-        data: a fingerprint of the data, kept in checkpoints: the split follows from the data.
+        data: a fingerprint of each split of the data's tables, kept in checkpoints.
+        origin: what this process trains with (command, commit, versions), kept in checkpoints.
         writer: the TensorBoard log.
     """
 
@@ -60,7 +66,8 @@ class Trainer(BaseTrainer):
         schedule: Schedule,
         valid_data_loader: DataLoader | None = None,
         classes: tuple[str, ...] = (),
-        data: str | None = None,
+        data: Mapping[str, str] | None = None,
+        origin: Mapping[str, Any] | None = None,
         writer: TensorboardWriter | None = None,
     ) -> None:
         super().__init__(model, criterion, metric_ftns, optimizer, config, device)
@@ -71,7 +78,9 @@ class Trainer(BaseTrainer):
         self.frontend = frontend
         self.schedule = schedule
         self.classes = classes
-        self.data = data
+        self.data = dict(data or {})
+        # Of all processes that trained the model, one after the other.
+        self.origins = [dict(origin or {})]
         self.precision = choose_precision(config.get("trainer.precision", "fp32"), device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.grad_clip: float | None = config.get("trainer.grad_clip")
@@ -79,7 +88,11 @@ class Trainer(BaseTrainer):
         # Whether a step takes more than one batch.
         self.several = self.accumulate > 1 or world_size() > 1
         self.writer = writer
+        self.nonfinite = NonFiniteGuard(
+            config.get("trainer.on_nonfinite", "stop") == "skip", model, device, data_loader.dataset, config.save_dir
+        )
         self.global_step = 0
+        self._place = Place.start(len(classes))
         self._mass = torch.zeros((), device=device)
         if config.resume:
             self._resume_checkpoint(config.resume)
@@ -90,44 +103,68 @@ class Trainer(BaseTrainer):
         return -(-len(self.data_loader) // self.accumulate)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
+        plain_module(self.model).on_epoch(epoch)
         self.model.train()
         self.frontend.train()
-        self.data_loader.set_epoch(epoch)
-        outputs: list[Tensor] = []
-        targets: list[Tensor] = []
-        n_batches = len(self.data_loader)
-        # Dropout and augmentation depend on (seed, epoch), as the order of items does: a resumed run continues them.
-        torch.manual_seed(epoch_seed(self.config.seed, epoch, rank()))
-        started = looked = time.perf_counter()
-        seen = seen_at_look = 0
-        with progress_bar(self.data_loader, desc=f"epoch {epoch}", leave=False, disable=rank() != 0) as bar:
-            for number, batch in enumerate(bar, start=1):
-                self._stop_if_asked()
-                target = batch.target.to(self.device, non_blocking=True)
-                inputs = to_input(self.frontend, batch, self.device)
-                with autocast(self.precision, self.device):
-                    output = self.model(inputs)
-                loss = self.criterion(output, target)
-                self._backward(loss, target)
-                seen += len(target)
-                outputs.append(output.detach().float())
-                targets.append(target)
-                if number % self.accumulate == 0 or number == n_batches:
-                    now = time.perf_counter()
-                    look = now - looked > LOG_SECONDS or number == n_batches
-                    grad_norm = self._step(measure=look)
-                    if look:
-                        speed = (seen - seen_at_look) / (time.perf_counter() - looked)
-                        self._log_step(bar, loss, grad_norm, speed)
-                        looked, seen_at_look = time.perf_counter(), seen
-        seconds = time.perf_counter() - started
-        figures = self._figures(gather(torch.cat(outputs)), gather(torch.cat(targets)))
+        # A resumed run may begin in the midst of its first epoch.
+        start, self._place = self._place, Place.start(len(self.classes))
+        place, speed = self._train_batches(epoch, start)
+        figures = self._figures(place.output, place.target)
         self._write("train", figures, epoch)
         same_buffers(self.model)
-        valid_figures = self._valid_epoch(epoch)
+        valid_figures = self._valid_epoch(epoch, lambda: self._stop_in_validation(epoch, place))
         figures |= {f"val_{name}": value for name, value in valid_figures.items()}
         self.schedule.after_epoch(figures)
-        return figures | {"samples_per_second": seen / seconds}
+        return figures | {"samples_per_second": speed}
+
+    def _train_batches(self, epoch: int, start: Place) -> tuple[Place, float]:
+        """The batches of an epoch that come after a place; the place at the end, and samples a second."""
+        loader = self.data_loader
+        loader.set_epoch(epoch, start.items)
+        todo = loader.batches_left(start.items)
+        journal, batches = Journal(start), []
+        seen = seen_at_look = 0
+        items = start.items
+        started = looked = time.perf_counter()
+        with progress_bar(loader, desc=f"epoch {epoch}", total=todo, leave=False, disable=rank() != 0) as bar:
+            for number, batch in enumerate(bar, start=1):
+                if not batches:
+                    self.nonfinite.begin()
+                batches.append(self._train_batch(epoch, items, batch))
+                items = loader.items_after(number, start.items)
+                seen += len(batch.target)
+                if number % self.accumulate and number != todo:
+                    continue
+                norm = self._step(epoch, number, batches)
+                if norm is not None:
+                    journal.add(batches)
+                if time.perf_counter() - looked > LOG_SECONDS or number == todo:
+                    speed = (seen - seen_at_look) / (time.perf_counter() - looked)
+                    self._log_step(bar, batches[-1].loss, norm, speed)
+                    looked, seen_at_look = time.perf_counter(), seen
+                batches = []
+                self._save_or_stop(epoch, journal, items)
+        seconds = time.perf_counter() - started
+        place = journal.place(items)
+        self.nonfinite.end_epoch(epoch, len(place.target))
+        return place, seen / seconds
+
+    def _train_batch(self, epoch: int, items: int, batch: Batch) -> Seen:
+        """Forward and backward.
+
+        Args:
+            items: how many items of the epoch were drawn before these.
+        """
+        # Dropout and augmentation depend on seed, epoch and place, as the order of items does: a resumed run needs no
+        # state of a generator to go on with the same numbers.
+        torch.manual_seed(epoch_seed(self.config.seed, epoch, rank(), items))
+        target = batch.target.to(self.device, non_blocking=True)
+        inputs = to_input(self.frontend, batch, self.device)
+        with autocast(self.precision, self.device):
+            output = self.model(inputs)
+        loss = self.criterion(output, target)
+        self._backward(loss, target)
+        return Seen(output.detach().float(), target, batch.index, loss.detach())
 
     def _backward(self, loss: Tensor, target: Tensor) -> None:
         """Add a batch's gradients.
@@ -143,9 +180,13 @@ class Trainer(BaseTrainer):
             loss = loss * mass
         self.scaler.scale(loss).backward()
 
-    def _step(self, measure: bool) -> Tensor | None:
-        """One optimizer step; returns the gradient norm where it was computed."""
-        norm = None
+    def _step(self, epoch: int, number: int, batches: list[Seen]) -> Tensor | None:
+        """One optimizer step; returns the gradient norm, or None where the step was left out.
+
+        Args:
+            number: of the last batch in the epoch.
+            batches: of the step.
+        """
         if self.several:
             # Processes have averaged their gradients; they are to be added up.
             mass = sum_of_all(self._mass) / world_size()
@@ -154,9 +195,12 @@ class Trainer(BaseTrainer):
                 if parameter.grad is not None:
                     parameter.grad.div_(mass)
             self._mass = torch.zeros((), device=self.device)
-        if self.grad_clip or measure:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip or float("inf"))
+        self.scaler.unscale_(self.optimizer)
+        norm = self._gradient_norm()
+        if self.nonfinite.leaves_out(self._checked(epoch, number, batches, norm)):
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            return None
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -167,6 +211,38 @@ class Trainer(BaseTrainer):
         self.global_step += 1
         return norm
 
+    def _gradient_norm(self) -> Tensor:
+        """Before clipping, where the config asks for that."""
+        if self.grad_clip:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def _checked(self, epoch: int, number: int, batches: list[Seen], norm: Tensor) -> Step:
+        """The step that is about to be made, for the guard."""
+        loss = torch.stack([batch.loss for batch in batches]).isfinite().all()
+        # Of a gradient in fp16 the scaler takes care.
+        gradient = torch.ones_like(loss) if self.scaler.is_enabled() else norm.isfinite()
+        items = torch.cat([batch.index for batch in batches])
+        return Step(loss, gradient, epoch, number, items, self.optimizer.param_groups[0]["lr"])
+
+    def _save_or_stop(self, epoch: int, journal: Journal, items: int) -> None:
+        """After a step: save where the epoch is if that is due, or if a signal came, which then ends the run."""
+        due = rank() == 0 and self.save_clock.step()
+        # All processes save and stop after the same step.
+        due, signum = largest_of_all([due, self._signal or 0])
+        if due or signum:
+            self.nonfinite.look()
+            self._save_place(epoch, self.global_step, journal.place(items).to_dict())
+        if signum:
+            self._signal = signum
+            raise Stopped(signum)
+
+    def _stop_in_validation(self, epoch: int, place: Place) -> None:
+        """A signal ends the run, with the trained epoch saved."""
+        if self._signal is not None:
+            self._save_place(epoch, self.global_step, place.to_dict())
+            raise Stopped(self._signal)
+
     def _log_step(self, bar: tqdm, loss: Tensor, grad_norm: Tensor | None, speed: float) -> None:
         bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
         if self.writer:
@@ -175,8 +251,12 @@ class Trainer(BaseTrainer):
                 values["grad_norm"] = float(grad_norm)
             self.writer.scalars("batch", values, self.global_step)
 
-    def _valid_epoch(self, epoch: int) -> dict[str, float]:
-        """Loss and metrics of the whole validation split; empty without one."""
+    def _valid_epoch(self, epoch: int, between: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Loss and metrics of the whole validation split; empty without one.
+
+        Args:
+            between: called before each batch.
+        """
         if self.valid_data_loader is None:
             return {}
         found = predict(
@@ -186,6 +266,7 @@ class Trainer(BaseTrainer):
             self.device,
             self.precision,
             f"epoch {epoch} valid",
+            between,
         )
         figures = self._figures(found.output, found.target)
         self._write("valid", figures, epoch)
@@ -224,8 +305,23 @@ class Trainer(BaseTrainer):
             "global_step": self.global_step,
             "classes": list(self.classes),
             "data": self.data,
+            "split": self.data_loader.split_digest(),
+            "origins": self.origins,
             "input": self.frontend.spec.to_dict(),
         }
+
+    def _refuse_other_split(self, state: Mapping[str, Any]) -> None:
+        """Patients of the validation must not come into training, nor the other way round."""
+        then = state.get("data")
+        if isinstance(then, dict):
+            changed = [name for name, digest in self.data.items() if then.get(name, digest) != digest]
+            # What is not loaded may change: a test set may be released meanwhile.
+            if changed := sorted({*changed} & {*self.data_loader.dataset.table["split"]}):
+                what = f"its split {changed[0]} is not that of {self.config.resume}: items or labels changed"
+                raise UserError(self.data_loader.dataset.data_dir, what, "put the data back, or start a new run")
+        if state.get("split") not in (None, self.data_loader.split_digest()):
+            what = f"splits patients otherwise than that of {self.config.resume}"
+            raise UserError("data_loader.args", what, "keep seed, validation_split and split_by, or start a new run")
 
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
         if tuple(state["classes"]) != self.classes:
@@ -237,8 +333,14 @@ class Trainer(BaseTrainer):
         except UserError as error:
             raise UserError(self.config.resume, f"does not fit this program: {error}") from error
         refuse_other_input(self.config.resume, then, self.frontend.spec)
-        if state.get("data") not in (None, self.data):
-            logger.warning("the data differs from that of %s: the split may be another", self.config.resume)
+        self._refuse_other_split(state)
+        if matches(earlier := state.get("origins"), list[dict[str, Any]]):
+            self.origins = [*earlier, *self.origins]
+        if state.get("place") is not None:
+            try:
+                self._place = Place.from_dict(state["place"], self.data_loader.items_per_epoch, len(self.classes))
+            except ValueError as error:
+                raise UserError(self.config.resume, f"does not fit this run: {error}", "start a new run") from error
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled() and state.get("scaler"):
             if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):

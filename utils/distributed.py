@@ -53,7 +53,8 @@ def process_group(device: torch.device, timeout: timedelta | None = None) -> Ite
     if device.type == "cuda":
         # What is sent as an object goes through the current device.
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    # With GPUs, both: what processes agree on between steps must not wait for the GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield
     finally:
@@ -78,6 +79,15 @@ def sum_of_all(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def largest_of_all(values: Sequence[int]) -> list[int]:
+    """Of each number, the largest that a process passes."""
+    if world_size() == 1:
+        return list(values)
+    largest = torch.tensor(values)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
 
 
 def first_process_says(value: str | None) -> str | None:

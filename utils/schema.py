@@ -44,6 +44,8 @@ SCHEMA: dict[str, Any] = {
                 "epochs": _POSITIVE,
                 "save_dir": {"type": "string"},
                 "save_period": _POSITIVE,
+                "save_every_minutes": _or_null({"type": "number", "exclusiveMinimum": 0}, "minutes above 0"),
+                "save_every_steps": _or_null(_POSITIVE, "a whole number of at least 1"),
                 "keep_last": _or_null(_POSITIVE, "a whole number of at least 1"),
                 "verbosity": {"enum": [0, 1, 2]},
                 "monitor": {
@@ -57,6 +59,7 @@ SCHEMA: dict[str, Any] = {
                 "grad_clip": _or_null({"type": "number", "exclusiveMinimum": 0}, "a number above 0"),
                 "accumulate": _POSITIVE,
                 "deterministic": {"type": "boolean"},
+                "on_nonfinite": {"enum": ["stop", "skip"]},
             },
             "required": ["epochs"],
             "additionalProperties": False,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = ("torch", "torchaudio", "timm", "transformers", "numpy", "scipy", "pandas", "scikit-learn", "PyWavelets")
+LIBRARIES = ("torch", "torchaudio", "torchvision", "timm", "transformers", "numpy", "scipy", "pandas", "scikit-learn")
+LIBRARIES += ("PyWavelets", "soundfile")
 
 
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
@@ -25,10 +28,16 @@ def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with ``+changes`` where the tree differs from it; None outside a git checkout."""
+    """The commit of this code, with ``+changes`` where the tree differs from it; None outside a git checkout.
+
+    A Python file that git does not know is a difference too: a model may be in it.
+    """
     try:
+        # A copy of the code without its history may lie in another project's checkout.
+        _git("ls-files", "--error-unmatch", "utils/versions.py")
         commit = _git("rev-parse", "HEAD")
-        return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return f"{commit}+changes" if changed or _git("ls-files", "-o", "--exclude-standard", "*.py") else commit
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -37,6 +46,11 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
+
+
+def command_line() -> str:
+    """The command that runs now, as a shell takes it back."""
+    return shlex.join(["python", *sys.argv])
 
 
 def environment() -> dict[str, Any]:

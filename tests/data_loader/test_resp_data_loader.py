@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -246,11 +247,37 @@ def test_a_store_without_the_task_or_with_missing_items_is_an_error(own_data):
         RespDataset(own_data, 2, 1, "processed_mel")
 
 
-def test_the_fingerprint_changes_with_labels_and_audio(own_data):
-    before = RespDataset(own_data, 2, 1, "processed_stft").fingerprint()
-    assert RespDataset(own_data, 2, 1, "processed_stft").fingerprint() == before
+def fingerprint(data_dir, **options):
+    return RespDataset(data_dir, 2, 1, "processed_stft", **options).fingerprint()
+
+
+@pytest.mark.parametrize("column", ["label_22", "digest", "patient_id"])
+def test_the_fingerprint_of_a_split_changes_with_its_labels_audio_and_patients(own_data, column):
+    before = fingerprint(own_data)
+    assert fingerprint(own_data, splits=("inter", "intra")) == before
+    path = own_data / "task2.csv"
+    table = pd.read_csv(path, dtype=str)
+    row = table.index[table["split"] == "intra"][0]
+    table.loc[row, column] = {"label_22": "DAS", "digest": "0" * 16, "patient_id": "7"}[column]
+    table.to_csv(path, index=False)
+    after = fingerprint(own_data)
+    assert {split for split in before if before[split] != after[split]} == {"intra"}
+
+
+def test_without_digests_the_fingerprint_changes_with_what_the_store_was_made_from(own_data):
+    path = own_data / "task2.csv"
+    pd.read_csv(path, dtype=str).drop(columns="digest").to_csv(path, index=False)
+    before = fingerprint(own_data)
     meta = own_data / "processed_stft" / "meta.json"
     content = json.loads(meta.read_text())
     content["sources"]["2"] = "another"
     meta.write_text(json.dumps(content))
-    assert RespDataset(own_data, 2, 1, "processed_stft").fingerprint() != before
+    assert fingerprint(own_data) != before
+
+
+def test_a_trial_and_the_whole_have_other_fingerprints(own_data):
+    before = fingerprint(own_data)
+    meta = own_data / "processed_stft" / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"limit": 12}))
+    assert fingerprint(own_data).keys() == before.keys()
+    assert fingerprint(own_data) != before

@@ -94,9 +94,9 @@ def test_a_class_of_two_patients_comes_to_both_sides_and_a_class_of_one_is_named
     labels, patients, names = make(rows)
     split = split_items(labels, patients, names, 0.2)
     assert {4} <= {labels[i] for i in split.train} & {labels[i] for i in split.valid}
-    sentences = missing_classes(labels, split, ["a", "b", "c", "d", "Stridor", "Rhonchi"])
+    sentences = missing_classes(labels, patients, split, ["a", "b", "c", "d", "Stridor", "Rhonchi"])
     assert len(sentences) == 1
-    assert "Rhonchi" in sentences[0]
+    assert "has no Rhonchi: all of it (3 items of 1 patient) is in" in sentences[0]
 
 
 @pytest.mark.parametrize(

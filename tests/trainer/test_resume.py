@@ -69,7 +69,7 @@ def test_two_epochs_and_two_more_are_four_epochs(tiny_data, tmp_path, case):
 
     one, other = (load_checkpoint(run.config.save_dir / "checkpoint-epoch4.pth") for run in (straight, second))
     assert one.keys() == other.keys()
-    for key in one.keys() - {"history", "config"}:
+    for key in one.keys() - {"history", "config", "origins"}:
         assert same(one[key], other[key]), key
     assert without_speed(one["history"]) == without_speed(other["history"])
     lines = (second.config.save_dir / "metrics.jsonl").read_text().splitlines()
@@ -141,8 +141,31 @@ def test_a_cycle_cannot_be_prolonged(tiny_data, tmp_path):
         tiny_run(tiny_data, tmp_path, resume=run.to_test(), trainer__epochs=2, lr_scheduler=cycle)
 
 
-def test_other_data_under_a_resumed_run_is_said(tiny_data, tmp_path, checkpoint, caplog):
-    changed = load_checkpoint(checkpoint) | {"data": "another"}
-    torch.save(changed, checkpoint)
-    tiny_run(tiny_data, tmp_path, resume=checkpoint, trainer__epochs=2)
-    assert "the data differs" in caplog.text
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 5},
+        {"data_loader__args__validation_split": {"folds": 3, "fold": 2}},
+        {"data_loader__args__split_by": "random"},
+    ],
+)
+def test_a_resumed_run_keeps_its_patients_on_their_sides(tiny_data, tmp_path, change):
+    first = tiny_run(tiny_data, tmp_path, trainer__epochs=1)
+    first.train()
+    path = first.config.save_dir / "checkpoint-epoch1.pth"
+    with pytest.raises(UserError, match="splits patients otherwise"):
+        tiny_run(tiny_data, tmp_path, resume=path, **change)
+
+
+def test_a_resumed_run_keeps_its_data(tiny_data, tmp_path):
+    first = tiny_run(tiny_data, tmp_path, trainer__epochs=1)
+    first.train()
+    path = first.config.save_dir / "checkpoint-epoch1.pth"
+    checkpoint = load_checkpoint(path)
+    checkpoint["data"]["inter"] = "a test set of then"
+    torch.save(checkpoint, path)
+    tiny_run(tiny_data, tmp_path, resume=path)
+    checkpoint["data"]["train"] = "other recordings"
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="its split train is not that of"):
+        tiny_run(tiny_data, tmp_path, resume=path)

@@ -10,6 +10,7 @@ from torch import nn
 
 from model.loss import CrossEntropy
 from tests.tiny import tiny_run
+from trainer.place import Seen
 
 
 def weights(trainer):
@@ -166,7 +167,8 @@ def test_a_step_that_overflows_in_fp16_is_left_out_and_is_none_for_the_schedule(
     trainer = tiny_run(tiny_data, tmp_path, trainer__precision="fp16", lr_scheduler={"type": "OneCycleLR", "args": {}})
     before, rate = weights(trainer), trainer.optimizer.param_groups[0]["lr"]
     trainer.scaler.scale(trainer.model.linear.weight.sum() * float("inf")).backward()
-    trainer._step(measure=True)
+    batch = Seen(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.tensor(1.0))
+    trainer._step(1, 1, [batch])
     assert not differences(before, weights(trainer))
     assert trainer.optimizer.param_groups[0]["lr"] == rate
 
@@ -177,13 +179,12 @@ def test_learning_rates_of_the_schedule_are_used(tiny_data, tmp_path):
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.1**2)
 
 
-def test_a_diverging_training_is_said(tiny_data, tmp_path, caplog):
+def test_a_validation_loss_that_is_not_finite_is_said(tiny_data, tmp_path, caplog):
     trainer = tiny_run(tiny_data, tmp_path, trainer__epochs=1)
-    with torch.no_grad():
-        trainer.model.linear.weight.fill_(math.nan)
+    trainer.frontend.register_forward_hook(lambda module, args, output: output if module.training else output / 0)
     with caplog.at_level(logging.WARNING):
         trainer.train()
-    assert "loss is not finite: the training diverges" in caplog.text
+    assert "val_loss is not finite: the training diverges" in caplog.text
 
 
 def test_the_end_names_the_checkpoint_to_test_and_the_log_to_look_at(tiny_data, tmp_path, caplog):
