@@ -15,6 +15,7 @@ SHAPES = {
     "ast_wav2vec": (768, 128),
     "wav2vec": (1, 224, 224),
     "mel": (1, 64, 801),
+    "mel32k": (1, 128, 1000),
 }
 VARIANTS = [
     ("stft", {}),
@@ -23,6 +24,8 @@ VARIANTS = [
     ("ast", {"frontend": "kaldi"}),
     ("mel", {}),
     ("mel", {"fit": "pad", "duration": 2.0, "n_mels": 32}),
+    ("mel32k", {"duration": 1.0}),
+    ("mel32k", {"fit": "pad", "duration": 2.0}),
     ("wav2vec", {"precision": "fp32"}),
     ("ast_wav2vec", {"precision": "fp32"}),
     ("ast_wav2vec", {"precision": "bf16"}),
