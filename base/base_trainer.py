@@ -110,6 +110,9 @@ class BaseTrainer(ABC):
             logger.warning("all %d epochs are done: nothing is left to train", self.epochs)
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
+            if rank() == 0:
+                # A run that was killed just after it wrote a checkpoint has not come to this.
+                self._follow_up(self.start_epoch - 1)
             for epoch in range(self.start_epoch, self.epochs + 1):
                 if self.not_improved_count >= self.early_stop:
                     logger.info("no improvement for %d epochs: stopped", self.not_improved_count)
@@ -179,10 +182,10 @@ class BaseTrainer(ABC):
             if signum == signal.SIGTERM:
                 os._exit(128 + signum)
             return
-        if self._signal is not None:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
         self._signal = signum
+        # Left to the system, the next one ends the process even in the midst of a long call, where Python would wait.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
         # Not by the logger: the signal may have come in the midst of its writing.
         os.write(2, f"\n{signal.Signals(signum).name}: stopping; once more stops at once\n".encode())
 
@@ -224,10 +227,14 @@ class BaseTrainer(ABC):
             self._write_checkpoint(epoch, self._state(epoch))
 
     def _write_checkpoint(self, epoch: int, checkpoint: Mapping[str, Any] | bytes) -> None:
-        folder = self.config.save_dir
-        path = folder / f"checkpoint-epoch{epoch}.pth"
+        path = self.config.save_dir / f"checkpoint-epoch{epoch}.pth"
         save_checkpoint(path, checkpoint)
         self._note_saved(path)
+        self._follow_up(epoch)
+
+    def _follow_up(self, epoch: int) -> None:
+        """What comes after a checkpoint: remove what it replaces, and publish it where nothing is monitored."""
+        folder = self.config.save_dir
         for place in places_of(folder, before=(epoch, math.inf)):
             place.unlink()
         if self.keep_last:
@@ -235,7 +242,8 @@ class BaseTrainer(ABC):
             earlier = [old for number, old in checkpoints_of(folder) if number <= epoch]
             for old in earlier[: -self.keep_last]:
                 old.unlink()
-        if self.mnt_metric is None:
+        path = folder / f"checkpoint-epoch{epoch}.pth"
+        if self.mnt_metric is None and path.is_file():
             # With nothing to compare, the newest is the one to test.
             publish(path, self.config.save_root)
 

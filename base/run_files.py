@@ -11,6 +11,7 @@ from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
 from utils.errors import UserError
 from utils.files import atomic_link, atomic_write_text, remove_leftovers
+from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
@@ -30,14 +31,14 @@ def places_of(folder: Path, before: tuple[float, float]) -> list[Path]:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of the newest run that has one; None where there is none.
 
-    Runs are ordered by their ids, checkpoints of a run by epoch and step; when a file was written plays no part, since
-    copying changes that. A damaged one is passed over with a warning.
+    Runs are ordered by when they began, as they noted it, checkpoints of a run by epoch and step; when a file was
+    written plays no part, since copying changes that. A damaged one is passed over with a warning.
 
     Args:
         folder: of all runs of a config, ``<save_dir>/models/<name>/``.
     """
-    runs = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: _natural(path.name))
-    for run in reversed(runs):
+    runs = [path for path in folder.glob("*") if path.is_dir()]
+    for run in sorted(runs, key=lambda path: (_began(path), _natural(path.name)), reverse=True):
         for _, _, path in reversed(_in_order(run)):
             try:
                 load_checkpoint(path)
@@ -46,6 +47,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
             else:
                 return path
     return None
+
+
+def _began(run: Path) -> str:
+    """When a run began, in a form that sorts; "" where it is not noted."""
+    try:
+        began = read_json(run / "environment.json")["began"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return began if isinstance(began, str) else ""
 
 
 def _in_order(folder: Path) -> list[tuple[int, float, Path]]:

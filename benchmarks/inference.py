@@ -107,6 +107,35 @@ def decoding_rate(files: list[Path]) -> float:
     return len(files) / (time.perf_counter() - start)
 
 
+def model_rate(checkpoint: Path, n_files: int, device: str) -> Callable[[], float]:
+    """Items a second of the model alone, batched and divided among threads as `test.py --wav` does it."""
+    import torch
+
+    from trainer.folder_prediction import CPU_BATCH, GPU_BATCH
+    from trainer.trained import load_trained
+    from utils.device import autocast
+    from utils.memory import keep_freed_memory
+    from utils.threads import thread_map
+
+    keep_freed_memory()
+    trained = load_trained(checkpoint, torch.device(device))
+    batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
+    inputs = torch.rand(batch_size, *trained.spec.shape, device=device).contiguous(memory_format=torch.channels_last)
+
+    def predict(_: int) -> None:
+        with torch.inference_mode(), autocast(trained.precision, trained.device):
+            trained.model(inputs).float().cpu()
+
+    def rate() -> float:
+        batches = n_files // batch_size
+        start = time.perf_counter()
+        for _ in thread_map(predict, range(batches)):
+            pass
+        return batches * batch_size / (time.perf_counter() - start)
+
+    return rate
+
+
 def main() -> None:
     """Measure and record."""
     arguments = parser(__doc__, runs=3)
@@ -144,6 +173,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
             "A": paper_code_rate(spread(files, args.baseline_files), args.device, args.baseline_threads),
             "test.py": lambda: predict(many),
             "few": lambda: predict(few),
+            "model": model_rate(checkpoint, n_files, args.device),
             "decoding": lambda: decoding_rate(spread(files, args.files)),
         },
         args.runs,
@@ -160,6 +190,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         baseline,
         against(f"test.py --wav, {n_files} files", "files/s", rates["test.py"], baseline, "whole process"),
         against(f"test.py --wav, {n_files // 4} files", "files/s", rates["few"], baseline, "whole process"),
+        against("floor: the model alone, batched", "files/s", rates["model"], baseline),
         against("floor: decoding alone", "files/s", rates["decoding"], baseline, "one thread"),
         small,
         against(f"peak memory, {n_files} files", "MB", peaks["many"], small),

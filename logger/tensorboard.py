@@ -164,12 +164,13 @@ class TensorboardWriter:
         # No line of indented JSON starts with ```, so nothing in a value can end the block.
         self.text("config", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False, default=str)}\n```")
 
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float], step: int = 0) -> None:
         """Log the configuration and the final metrics as one row of the HPARAMS tab.
 
         Args:
             config: nested; its leaves become columns, see `flat_config`.
             metrics: final numbers, shown as ``hparam/<name>``; those that are not finite are left out.
+            step: the first global step that is not trained: a run that goes on hides them and logs its own.
         """
         if not self.enabled:
             return
@@ -182,7 +183,7 @@ class TensorboardWriter:
         file_writer = self._writers["batch"].file_writer
         file_writer.add_summary(start)
         file_writer.add_summary(end)
-        self._scalars("batch", "hparam", metrics, 0)
+        self._scalars("batch", "hparam", metrics, step)
 
     def flush(self) -> None:
         """Make what was logged so far visible."""

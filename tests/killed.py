@@ -36,7 +36,7 @@ PRELOAD = (
 )
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
 # Not a limit of speed: a process that should have ended has not.
-_HANGS = 120
+_HANGS = 600
 
 
 @cache
@@ -84,6 +84,8 @@ def _run(function: Callable[..., None], args: tuple, tell: Callable[[Any], None]
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
+    # As in a process that a shell started.
+    multiprocessing.set_start_method("fork", force=True)
     # A kill takes nothing from the kernel: what is written need not reach the disk, which takes most of the time.
     os.fsync = lambda file: None
     function(*args, tell)

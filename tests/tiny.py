@@ -69,14 +69,14 @@ def tiny_config(data_dir: Path, save_dir: Path, **changes: object) -> dict:
     return config
 
 
-def tiny_run(data_dir: Path, save_dir: Path, resume: Path | None = None, **changes: object):
+def tiny_run(data_dir: Path, save_dir: Path, resume: Path | None = None, device: str = "cpu", **changes: object):
     """A trainer for `tiny_config`, ready to train, made as train.py makes it."""
     from trainer.setup import make_trainer
 
     config = ConfigParser(tiny_config(data_dir, save_dir, **changes), resume=resume)
     torch.manual_seed(config.seed)
     config.make_run_folders()
-    return make_trainer(config, torch.device("cpu"))
+    return make_trainer(config, torch.device(device))
 
 
 def write_config(path: Path, config: dict) -> Path:

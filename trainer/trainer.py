@@ -287,7 +287,8 @@ class Trainer(BaseTrainer):
     def finish(self, best: Mapping[str, float]) -> None:
         """Log the final figures beside the hyperparameters and close the log."""
         if self.writer:
-            self.writer.hparams(self.config.to_dict(), {k: v for k, v in best.items() if k != "samples_per_second"})
+            figures = {k: v for k, v in best.items() if k != "samples_per_second"}
+            self.writer.hparams(self.config.to_dict(), figures, self.global_step + 1)
             self.writer.close()
         if self.mnt_metric and best:
             logger.info(
@@ -299,6 +300,9 @@ class Trainer(BaseTrainer):
             logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
 
     def _extra_state(self) -> dict[str, Any]:
+        if self.writer:
+            # A run that goes on from here logs nothing of what came before: it has to be in the log.
+            self.writer.flush()
         return {
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),

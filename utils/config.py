@@ -152,7 +152,8 @@ class ConfigParser:
             else:
                 folder = self._new_folder(models)
                 self._is_new = True
-                write_json(folder / "environment.json", environment())
+                began = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+                write_json(folder / "environment.json", {"began": began, **environment()})
             write_json(folder / "config.json", self._config)
         except OSError as error:
             raise UserError(error.filename or models, f"cannot be written: {error.strerror}") from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_newest_checkpoint_is_the_last_of_the_last_run(runs):
     )
     (folder / "1121_200000").mkdir()
     assert found(folder) == "1121_100000_10/checkpoint-epoch10.pth"
+
+
+def test_a_run_of_january_comes_after_one_of_december_whatever_the_names(runs):
+    folder = runs(
+        "1231_235900/checkpoint-epoch1.pth", "mine/checkpoint-epoch1.pth", "0101_000100/checkpoint-epoch1.pth"
+    )
+    for name, began in (("1231_235900", "2026-12-31T23"), ("mine", "2027-01-01T05"), ("0101_000100", "2027-01-01T00")):
+        (folder / name / "environment.json").write_text(json.dumps({"began": began}))
+    assert found(folder) == "mine/checkpoint-epoch1.pth"
 
 
 def test_a_checkpoint_from_the_midst_of_an_epoch_comes_before_its_end_and_after_the_epoch_before(runs):

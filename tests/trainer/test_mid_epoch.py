@@ -97,6 +97,22 @@ def test_another_number_of_workers_goes_on_to_the_same_end(tiny_data, tmp_path, 
     same_end(straight, second)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("devices", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_goes_on_on_another_kind_of_device(tiny_data, tmp_path, devices):
+    straight = tiny_run(tiny_data, tmp_path / "straight")
+    straight.train()
+    first = tiny_run(tiny_data, tmp_path / "parts", device=devices[0])
+    stop_after(first, 2)
+    with pytest.raises(Stopped):
+        first.train()
+    (place,) = first.config.save_dir.glob("*-step2.pth")
+    second = tiny_run(tiny_data, tmp_path / "parts", resume=place, device=devices[1])
+    second.train()
+    for ours, theirs in zip(straight.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.cpu(), rtol=1e-3, atol=1e-4)
+
+
 def test_places_are_saved_every_so_many_steps_and_only_the_newest_stays(tiny_data, tmp_path):
     trainer = tiny_run(tiny_data, tmp_path, trainer__epochs=1, trainer__save_every_steps=2)
     written = []
