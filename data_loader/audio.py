@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,40 +49,76 @@ def check_audio(path: Path) -> AudioInfo:
     return AudioInfo(len(waveform), rate, digest)
 
 
-def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """Decode an audio file.
-
-    Returns:
-        The waveform, ``(samples,)`` float32 in [-1, 1], channels averaged to mono, and its rate in samples a second.
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """An audio file, open, that its header does not make unusable; what goes wrong while reading it is a UserError.
 
     Raises:
-        UserError: the file cannot be decoded to its end, or holds a sample that is not finite.
+        UserError: the file is no audio, is cut short, or see `refuse_header`.
     """
     try:
         with soundfile.SoundFile(path) as file:
-            frames, rate, channels = file.frames, file.samplerate, file.channels
+            frames, channels = file.frames, file.channels
             sample_bytes = _SAMPLE_BYTES.get(file.subtype) if file.format in _RIFF_FORMATS else None
             if sample_bytes and _declared_data_bytes(path) > frames * channels * sample_bytes:
                 raise UserError(path, "is cut short: its header promises more audio than there is", "fetch it again")
-            refuse_header(path, frames, rate, channels)
-            # 16-bit samples are scaled here: libsndfile takes twice as long for it, to the same numbers.
-            narrow = file.subtype == "PCM_16"
-            samples = file.read(dtype="int16" if narrow else "float32", always_2d=True)
+            refuse_header(path, frames, file.samplerate, channels)
+            yield file
     except soundfile.LibsndfileError as error:
         # Its text without the path, which stands in front already.
         raise UserError(path, f"is not a readable audio file: {error.error_string.rstrip('.')}") from error
     except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
         raise UserError(path, f"is not a readable audio file: {error}") from error
+
+
+def read_audio(path: Path, channels: int = 1) -> tuple[np.ndarray, int]:
+    """Decode an audio file.
+
+    Args:
+        channels: 1 averages all channels of the file, more see `decode_frames`.
+
+    Returns:
+        The waveform, ``(samples,)`` or ``(channels, samples)`` float32 in [-1, 1], and its rate in samples a second.
+
+    Raises:
+        UserError: the file cannot be decoded to its end, or holds a sample that is not finite.
+    """
+    with opened(path) as file:
+        return decode_frames(path, file, file.frames, channels), file.samplerate
+
+
+def decode_frames(path: Path, file: soundfile.SoundFile, frames: int, channels: int = 1) -> np.ndarray:
+    """The next `frames` frames of an open file.
+
+    Args:
+        channels: 1 averages all channels of the file. With more, a file of one channel is repeated, and of a file of
+            more the first ones are taken.
+
+    Returns:
+        ``(frames,)`` or ``(channels, frames)`` float32 in [-1, 1], contiguous.
+
+    Raises:
+        UserError: there are fewer, none, or samples that are not finite; the file has too few channels.
+    """
+    # 16-bit samples are scaled here: libsndfile takes twice as long for it, to the same numbers.
+    narrow = file.subtype == "PCM_16"
+    samples = file.read(frames, dtype="int16" if narrow else "float32", always_2d=True)
     if len(samples) == 0:
         raise UserError(path, "holds no audio")
     if len(samples) < frames:
         raise UserError(path, f"is cut short: {len(samples)} of {frames} samples can be read", "fetch it again")
     if narrow:
         samples = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not narrow and not np.isfinite(mono).all():
+    given = samples.shape[1]
+    if channels > 1:
+        if 1 < given < channels:
+            raise UserError(path, f"has {given} channels, of {channels} that are wanted", "take fewer channels")
+        taken = samples[:, :channels].T if given > 1 else np.broadcast_to(samples.T, (channels, frames))
+    else:
+        taken = samples[:, 0] if given == 1 else samples.mean(axis=1)
+    if not narrow and not np.isfinite(taken).all():
         raise UserError(path, "holds samples that are not finite numbers")
-    return np.ascontiguousarray(mono), rate
+    return np.ascontiguousarray(taken)
 
 
 def refuse_header(path: Path, frames: int, rate: int, channels: int) -> None:

@@ -29,6 +29,7 @@ class Augmentation:
         gain_db: waveforms are made louder or softer by up to this many dB.
         noise_db: white noise this far below the waveform's own level (dB) is added; None adds none.
         shift: waveforms are moved in a circle by up to this share of their length.
+        place: waveforms are cut or padded to the loader's duration at a random place; else from their start.
         time_masks, freq_masks: how many stretches of time and bands of frequency are masked with the item's mean
             (SpecAugment: Park et al., arXiv 1904.08779).
         time_width, freq_width: greatest width of a mask, as a share of the axis.
@@ -38,6 +39,7 @@ class Augmentation:
     gain_db: float = 0.0
     noise_db: float | None = None
     shift: float = 0.0
+    place: bool = False
     time_masks: int = 0
     time_width: float = 0.1
     freq_masks: int = 0
@@ -57,7 +59,10 @@ class Augmentation:
         for key, value in values.items():
             if key not in known:
                 raise UserError(f"{where}.{key}", "is unknown", nearest(key, known))
-            if not matches(value, float | None if key == "noise_db" else float):
+            if key == "place":
+                if not isinstance(value, bool):
+                    raise UserError(f"{where}.{key}", f"is {value!r}", "expected true or false")
+            elif not matches(value, float | None if key == "noise_db" else float):
                 raise UserError(f"{where}.{key}", f"is {value!r}, not a number")
         for key in ("shift", "time_width", "freq_width"):
             if not 0 <= values.get(key, 0) <= 1:
@@ -77,20 +82,32 @@ class Augmentation:
     ) -> Tensor:
         """Augment ``(batch, samples)`` float waveforms, zero behind their `lengths` ``(batch,)``, which they stay.
 
+        The channels of ``(batch, channels, samples)`` are moved and made louder together; their noise is their own.
         `generator` takes the place of the device's default one.
         """
-        batch, samples = waveforms.shape
-        device = waveforms.device
+        if waveforms.ndim == 3:
+            rows = waveforms.flatten(0, 1)
+            if lengths is not None:
+                lengths = lengths.repeat_interleave(waveforms.shape[1])
+            return self._rows(rows, lengths, generator, waveforms.shape[1]).view(waveforms.shape)
+        return self._rows(waveforms, lengths, generator)
+
+    def _rows(
+        self, waveforms: Tensor, lengths: Tensor | None, generator: torch.Generator | None, channels: int = 1
+    ) -> Tensor:
+        """`waveform` of ``(items * channels, samples)``; the channels of an item share what is drawn for it."""
+        rows, samples = waveforms.shape
+        batch, device = rows // channels, waveforms.device
         if lengths is None:
-            lengths = torch.full((batch,), samples, device=device)
+            lengths = torch.full((rows,), samples, device=device)
         if self.shift:
             share = self.shift * (2 * torch.rand(batch, device=device, generator=generator) - 1)
-            by = (share * lengths).long()
+            by = (_of_channels(share, channels) * lengths).long()
             roll = roll_rows if device.type == "cpu" else roll_by_index
             waveforms = roll(waveforms, lengths, by)
         if self.gain_db:
             gain = 10 ** (self.gain_db / 20 * (2 * torch.rand(batch, 1, device=device, generator=generator) - 1))
-            waveforms = waveforms * gain
+            waveforms = waveforms * _of_channels(gain, channels)
         if self.noise_db is not None:
             level = torch.linalg.vector_norm(waveforms, dim=1) / lengths.sqrt() * 10 ** (-self.noise_db / 20)
             noise = zero_behind(torch.empty_like(waveforms).normal_(generator=generator), lengths)
@@ -105,6 +122,35 @@ class Augmentation:
             return features
         mean = features.flatten(1).mean(1).reshape([len(features)] + [1] * (features.ndim - 1))
         return torch.where(functools.reduce(torch.logical_or, masks), mean, features)
+
+
+def _of_channels(values: Tensor, channels: int) -> Tensor:
+    """A value an item as a value a channel."""
+    return values.repeat_interleave(channels, 0) if channels > 1 else values
+
+
+def place(
+    waveforms: Tensor, lengths: Tensor, samples: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Bring each item to `samples`: cut a longer one at a random place, put a shorter one at a random place in zeros.
+
+    Args:
+        waveforms: ``(batch, [channels,] samples)``.
+        lengths: ``(batch,)`` int64.
+
+    Returns:
+        The waveforms ``(batch, [channels,] samples)`` and their new lengths, `samples` each.
+    """
+    share = torch.rand(len(waveforms), device=waveforms.device, generator=generator)
+    gaps = (lengths - samples).abs()
+    starts = torch.minimum((share * (gaps + 1)).long(), gaps)
+    placed = waveforms.new_zeros(*waveforms.shape[:-1], samples)
+    for new, old, start, length in zip(placed, waveforms, starts.tolist(), lengths.tolist(), strict=True):
+        if length > samples:
+            new.copy_(old[..., start : start + samples])
+        else:
+            new[..., start : start + length] = old[..., :length]
+    return placed, torch.full_like(lengths, samples)
 
 
 def roll_rows(waveforms: Tensor, lengths: Tensor, by: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        data: ``(batch, ...)`` features as stored (uint8 or float16), or waveforms ``(batch, samples)`` float32.
+        data: ``(batch, ...)`` features as stored (uint8 or float16), or waveforms ``(batch, samples)`` float32, of
+            several channels ``(batch, channels, samples)``.
         target: ``(batch,)`` int64 class indices.
         index: ``(batch,)`` int64 item numbers in the data set.
         lengths: ``(batch,)`` int64 samples that count in each waveform; None for features.
@@ -32,33 +33,33 @@ class Batch(NamedTuple):
 
 
 def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | None) -> Tensor:
-    """A waveform ``(samples,)`` at another rate, cut to at most `duration` seconds."""
+    """A waveform ``([channels,] samples)`` at another rate, cut to at most `duration` seconds."""
     waveform = torch.from_numpy(np.ascontiguousarray(samples))
     if rate != new_rate:
         from torchaudio.functional import resample
 
         waveform = resample(waveform, rate, new_rate)
-    return waveform[: round(duration * new_rate)] if duration else waveform
+    return waveform[..., : round(duration * new_rate)] if duration else waveform
 
 
 def collate_resp(
-    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0
+    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0, channels: int = 1
 ) -> Batch | UserError:
-    """The collate_fn of RespDataLoader.
+    """The collate_fn of the loaders of sounds.
 
     A batch that the store gathered is passed on, as is an error. Waveforms of different lengths are padded with zeros
-    to the longest, or to `samples_at_least` samples.
+    to the longest, or to `samples_at_least` samples; with more than one of `channels`, all items are waveforms.
     """
     if isinstance(samples, (Batch, UserError)):
         return samples
     inputs, targets, indices = zip(*samples, strict=True)
     target, index = torch.tensor(targets), torch.tensor(indices)
-    if inputs[0].ndim > 1:
+    if channels == 1 and inputs[0].ndim > 1:
         return Batch(torch.stack(inputs), target, index)
-    lengths = torch.tensor([len(waveform) for waveform in inputs])
-    data = torch.zeros(len(inputs), max(int(lengths.max()), samples_at_least))
+    lengths = torch.tensor([waveform.shape[-1] for waveform in inputs])
+    data = torch.zeros(len(inputs), *inputs[0].shape[:-1], max(int(lengths.max()), samples_at_least))
     for row, waveform in enumerate(inputs):
-        data[row, : len(waveform)] = waveform
+        data[row, ..., : waveform.shape[-1]] = waveform
     return Batch(data, target, index, lengths)
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from data_loader.batching import Batch, to_rate
 from data_loader.classes import resp_classes
 from data_loader.excerpt import read_excerpt
 from data_loader.fingerprint import split_fingerprints
+from data_loader.sound_dataset import SoundDataset
 from data_loader.store import FeatureStore, preprocess_command
+from data_loader.subject import resp_subject
 from data_loader.tables import read_table
 from logger.log import get_logger
 from utils.errors import UserError
@@ -24,7 +25,7 @@ from utils.errors import UserError
 logger = get_logger(__name__)
 
 
-class RespDataset(Dataset):
+class RespDataset(SoundDataset):
     """Events (task 1) or recordings (task 2) with their class, in the order of the table.
 
     Args:
@@ -54,7 +55,7 @@ class RespDataset(Dataset):
     ) -> None:
         self.data_dir = Path(data_dir)
         self.task, self.level, self.filtered = task, level, filtered
-        self.classes = resp_classes(task, level)
+        self.classes, self.subject = resp_classes(task, level), resp_subject(task, level)
         self.duration, self.rate = duration, rate
         table = read_table(self.data_dir, task, filtered)
         present = sorted(table["split"].unique())
@@ -96,27 +97,15 @@ class RespDataset(Dataset):
         )
         return table[~absent].reset_index(drop=True), places[~absent]
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """One item: its input as in `Batch` without the batch axis, its class index, its number."""
-        if self.store:
-            data = torch.from_numpy(self.store.gather(self.places[[index]]))[0]
-        else:
-            data = self._waveform(index)
-        return data, int(self.labels[index]), index
+    @property
+    def groups(self) -> np.ndarray:
+        """``(items,)`` str, the patients."""
+        return self.patients
 
     def __getitems__(self, indices: list[int]) -> Batch | list[tuple[Tensor, int, int]] | UserError:
-        """A whole batch at once: one gather from the store. DataLoader calls this where it exists.
-
-        An error is returned, for `BaseDataLoader` to raise: DataLoader would rebuild it from its traceback's text.
-        """
+        """A whole batch at once: one gather from the store."""
         if not self.store:
-            try:
-                return [self[index] for index in indices]
-            except UserError as error:
-                return error
+            return super().__getitems__(indices)
         items = np.array(indices)
         data = torch.from_numpy(self.store.gather(self.places[items]))
         return Batch(data, torch.from_numpy(self.labels[items]), torch.from_numpy(items))
@@ -129,7 +118,9 @@ class RespDataset(Dataset):
             origin = json.dumps(self.store.meta.sources, sort_keys=True)
         return split_fingerprints(table, origin)
 
-    def _waveform(self, index: int) -> Tensor:
+    def _input(self, index: int) -> Tensor:
+        if self.store:
+            return torch.from_numpy(self.store.gather(self.places[[index]]))[0]
         table, start_ms, end_ms = self.table, 0, -1
         if self.task == 1:
             start_ms, end_ms = int(table["start_ms"].iat[index]), int(table["end_ms"].iat[index])

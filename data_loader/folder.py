@@ -13,7 +13,7 @@ from data_loader.batching import GPU_BATCH_SECONDS, Batch, collate_resp, similar
 from data_loader.encoding import encode
 from data_loader.features import methods
 from data_loader.frontend import InputSpec
-from data_loader.layout import AUDIO_SUFFIXES
+from data_loader.sound_files import sounds_below
 from utils.errors import UserError
 
 # Files that are in memory together: some batches' worth, and no more than so many bytes of them.
@@ -22,17 +22,16 @@ _GROUP_BYTES = 16_000_000
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """All WAV and FLAC files below a folder, sorted; hidden ones, which macOS leaves in archives, are left out.
+    """All audio files below a folder, see `sounds_below`.
 
     Raises:
         UserError: there is no such folder, or no such file in it.
     """
     if not folder.is_dir():
         raise UserError(folder, "there is no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    files = sorted(path for path in found if not path.name.startswith("."))
+    files = sounds_below(folder)
     if not files:
-        raise UserError(folder, "holds no WAV or FLAC file")
+        raise UserError(folder, "holds no WAV, FLAC, OGG or MP3 file")
     return files
 
 
@@ -65,7 +64,7 @@ def group_batches(
     Raises:
         UserError: a file cannot be read.
     """
-    waveforms = [read_audio(files[number]) for number in group]
+    waveforms = [read_audio(files[number], spec.channels) for number in group]
     features = _features(files, group, waveforms, spec, torch.device(device)) if spec.input_dir is not None else None
     at_least = round(spec.duration * spec.rate) if spec.duration else 0
     for start in range(0, len(group), batch_size):
@@ -75,7 +74,7 @@ def group_batches(
             yield Batch(torch.from_numpy(features[rows.start : rows.stop]), torch.zeros_like(index), index)
         else:
             samples = [(to_rate(*waveforms[row], spec.rate, spec.duration), 0, group[row]) for row in rows]
-            yield collate_resp(samples, at_least)
+            yield collate_resp(samples, at_least, spec.channels)
 
 
 def _features(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_loader.augment import Augmentation
+from data_loader.augment import Augmentation, place
 from data_loader.batching import similar_rows
 from data_loader.encoding import decode
 from data_loader.features import Feature, methods
@@ -26,6 +26,7 @@ class InputSpec:
         params: its parameters.
         input_dir: the feature store's folder; None computes features in the step.
         shape: of one item of model input; the samples of a waveform without fixed duration are -1.
+        channels: of the waveforms; 1 averages those of a file.
         mean, std: of the training items; the input is normalised by them. 0 and 1 leave it as it is.
         rate: samples a second of the waveforms that the features are computed from; None takes each file's own.
         duration: seconds to which waveforms are cut or padded; None keeps them whole.
@@ -41,6 +42,7 @@ class InputSpec:
     rate: int | None = None
     duration: float | None = None
     weights: str | None = None
+    channels: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for a checkpoint."""
@@ -62,6 +64,8 @@ class InputSpec:
             raise UserError("input.rate", f"is {spec.rate}")
         if spec.input_dir is not None and spec.method is None:
             raise UserError("input.method", "is missing")
+        if spec.channels < 1:
+            raise UserError("input.channels", f"is {spec.channels}")
         if spec.std <= 0 or (spec.duration is not None and spec.duration <= 0):
             raise UserError("input", f"has the deviation {spec.std} and the duration {spec.duration}")
         return spec
@@ -85,14 +89,14 @@ class Frontend(nn.Module):
         """Model input of one batch.
 
         Args:
-            data: ``(batch, ...)`` as in `Batch`: stored features, or waveforms ``(batch, samples)``.
+            data: ``(batch, ...)`` as in `Batch`: stored features, or waveforms ``(batch, [channels,] samples)``.
             lengths: ``(batch,)`` for waveforms; None for stored features.
 
         Returns:
             ``(batch, *spec.shape)`` float32.
         """
         if lengths is not None and self._feature is None:
-            return self._augmented(data, lengths)
+            return self._augmented(data, lengths)[0]
         if lengths is not None:
             features = self._computed(data, lengths)
         else:
@@ -105,16 +109,27 @@ class Frontend(nn.Module):
         # The store keeps a repeated channel once, and so all before this was done once.
         return features.expand(-1, repeats, *features.shape[2:]) if repeats > 1 else features
 
-    def _augmented(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.augmentation.waveform(waveforms, lengths, generator) if self.training else waveforms
+    def _augmented(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Waveforms, cut to the duration where the data set left them whole, and their lengths."""
+        spec, augmentation = self.spec, self.augmentation
+        if spec.duration:
+            samples = round(spec.duration * spec.rate)
+            if self.training and augmentation.place:
+                waveforms, lengths = place(waveforms, lengths, samples, generator)
+            elif waveforms.shape[-1] > samples:
+                waveforms, lengths = waveforms[..., :samples], lengths.clamp(max=samples)
+        return (augmentation.waveform(waveforms, lengths, generator) if self.training else waveforms), lengths
 
     @torch.no_grad()
     def _computed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Features of waveforms: on a GPU of all at once, on a CPU of few of similar length at a time."""
         spec, feature = self.spec, self._feature
         if waveforms.device.type != "cpu":
-            return feature(self._augmented(waveforms, lengths), spec.rate, lengths, **spec.params)
-        parts = list(similar_rows(lengths.tolist(), feature.batch_size, feature.batch_seconds * spec.rate))
+            return _by_channel(feature, *self._augmented(waveforms, lengths), spec)
+        most_rows, seconds = max(1, feature.batch_size // spec.channels), feature.batch_seconds / spec.channels
+        parts = list(similar_rows(lengths.tolist(), most_rows, seconds * spec.rate))
         # Each part draws from a generator of its own, so that it does not matter which thread is first.
         seeds = torch.randint(2**62, (len(parts),)).tolist() if self.training else [0] * len(parts)
 
@@ -122,12 +137,33 @@ class Frontend(nn.Module):
         def compute(part: tuple[list[int], int]) -> Tensor:
             rows, seed = part
             its_lengths = lengths[rows]
-            its_waveforms = waveforms[rows, : int(its_lengths.max())]
+            its_waveforms = waveforms[rows, ..., : int(its_lengths.max())]
             augmented = self._augmented(its_waveforms, its_lengths, torch.Generator().manual_seed(seed))
-            return feature(augmented, spec.rate, its_lengths, **spec.params)
+            return _by_channel(feature, *augmented, spec)
 
         computed = list(thread_map(compute, zip(parts, seeds, strict=True)))
         features = torch.empty(len(waveforms), *computed[0].shape[1:])
         for rows, of_part in zip(parts, computed, strict=True):
             features[rows] = of_part
         return features
+
+
+def _by_channel(feature: Feature, waveforms: Tensor, lengths: Tensor, spec: InputSpec) -> Tensor:
+    """The feature of each channel; those of an item stand one after the other on its first axis."""
+    if waveforms.ndim == 2:
+        return feature(waveforms, spec.rate, lengths, **spec.params)
+    channels = waveforms.shape[1]
+    features = feature(waveforms.flatten(0, 1), spec.rate, lengths.repeat_interleave(channels), **spec.params)
+    return features.unflatten(0, (-1, channels)).flatten(1, 2)
+
+
+def shape_of_channels(shape: tuple[int, ...], channels: int, where: str) -> tuple[int, ...]:
+    """The shape of an item of features of several channels, from that of one.
+
+    Raises:
+        UserError: the feature has no axis for channels; names `where`.
+    """
+    if channels > 1 and len(shape) != 3:
+        what = f"is {channels}, but the front end gives {shape} and has no axis for channels"
+        raise UserError(where, what, "set it to 1, or take another front end")
+    return (channels * shape[0], *shape[1:]) if channels > 1 else shape

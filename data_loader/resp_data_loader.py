@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
-from base.base_data_loader import BaseDataLoader, OrderedLoader
-from base.sampler import EpochSampler
 from data_loader import data_loaders
 from data_loader.augment import Augmentation
-from data_loader.batching import collate_resp
-from data_loader.classes import NORMAL, POOR_QUALITY
+from data_loader.classes import NORMAL, POOR_QUALITY, resp_classes
 from data_loader.dataset import RespDataset
-from data_loader.features import methods
-from data_loader.features.wav2vec_network import weights_fingerprint
-from data_loader.frontend import Frontend, InputSpec
-from data_loader.sampling import BALANCE, OversamplingSampler, WeightedSampler
-from data_loader.splits import missing_classes, split_items
-from data_loader.store import statistics
-from logger.log import get_logger
+from data_loader.sound_data_loader import SoundDataLoader
+from data_loader.subject import Subject, resp_subject
+from data_loader.tables import read_table
 from utils.errors import UserError
-
-logger = get_logger(__name__)
 
 
 @data_loaders.register()
-class RespDataLoader(BaseDataLoader):
+class RespDataLoader(SoundDataLoader):
     """Batches of respiratory sounds with their classes.
 
     Args:
@@ -58,7 +46,7 @@ class RespDataLoader(BaseDataLoader):
         rank, world_size: this process and how many there are.
 
     Raises:
-        UserError: see `RespDataset`, `split_items`, `Augmentation.from_config`.
+        UserError: see `RespDataset`, `SoundDataLoader`, `Augmentation.from_config`.
     """
 
     def __init__(
@@ -84,101 +72,60 @@ class RespDataLoader(BaseDataLoader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.split_by, self.balance = split_by, balance
-        self.augmentation = Augmentation.from_config(augment)
-        dataset = RespDataset(data_dir, task, level, input_dir, tuple(split.split("+")), filtered, duration, rate)
-        at_least = round(duration * rate) if duration else 0
+        augmentation = Augmentation.from_config(augment)
+        # A random place in a sound can be drawn only where all of it is.
+        cut = None if augmentation.place else duration
         super().__init__(
-            dataset,
+            RespDataset(data_dir, task, level, input_dir, tuple(split.split("+")), filtered, cut, rate),
             batch_size,
             shuffle,
             validation_split,
             num_workers,
-            partial(collate_resp, samples_at_least=at_least),
-            seed,
-            rank,
-            world_size,
+            input_dir=input_dir,
+            frontend=frontend,
+            duration=duration,
+            rate=rate,
+            augmentation=augmentation,
+            normalize=normalize,
+            split_by=split_by,
+            balance=balance,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
         )
-        if not normalize >= 0:
-            raise UserError("data_loader.args.normalize", f"is {normalize}", "expected true, false or a deviation")
-        spec = self._input_spec(input_dir, frontend)
-        if normalize and spec.method and len(self.train_indices):
-            mean, std = self._statistics(spec)
-            spec = replace(spec, mean=mean, std=std / normalize)
-        self.input_spec = spec
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their indices."""
-        return self.dataset.classes
+    @classmethod
+    def subject(cls, args: Mapping[str, Any]) -> Subject:
+        return resp_subject(args["task"], args["level"])
 
-    def class_counts(self) -> np.ndarray:
-        """``(classes,)`` int64: training items of each class."""
-        return np.bincount(self.dataset.labels[self.train_indices], minlength=len(self.classes))
+    @classmethod
+    def known_classes(cls, args: Mapping[str, Any]) -> tuple[str, ...]:
+        return resp_classes(args["task"], args["level"])
 
-    def frontend(self) -> Frontend:
-        """The module that turns this loader's batches into model input."""
-        return Frontend(self.input_spec, self.augmentation)
+    @classmethod
+    def known_splits(cls, args: Mapping[str, Any]) -> set[str]:
+        return set(read_table(data_folder(args), args["task"], args["filtered"])["split"])
 
-    def split_indices(
-        self, dataset: RespDataset, validation_split: float | int | dict[str, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # Names take time with a million items, and a split by patient does not look at them.
-        names = dataset.names if self.split_by == "random" else ()
-        split = split_items(dataset.labels, dataset.patients, names, validation_split, self.split_by, self.seed)
-        for sentence in missing_classes(dataset.labels, dataset.patients, split, dataset.classes):
-            logger.warning("%s", sentence)
-        if self.split_by == "random" and len(split.valid):
-            logger.warning("split_by is random: patients are on both sides, and validation scores are too good")
-        return split.train, split.valid
+    @classmethod
+    def check_data(cls, args: Mapping[str, Any]) -> None:
+        if args["filtered"] and args["task"] == 1:
+            what = "goes with task 2 only: events have no Poor Quality"
+            raise UserError("data_loader.args.filtered", what, "remove it")
+        super().check_data(args)
 
-    def make_sampler(self, dataset: RespDataset, indices: np.ndarray, shuffle: bool) -> EpochSampler:
-        common = {"shuffle": shuffle, "seed": self.seed, "rank": self.rank, "world_size": self.world_size}
-        if self.balance == "oversample":
-            adventitious = [i for i, name in enumerate(dataset.classes) if name not in (NORMAL, POOR_QUALITY)]
-            return OversamplingSampler(indices, dataset.labels, adventitious, **common)
-        if self.balance == "weights":
-            return WeightedSampler(indices, dataset.labels, **common)
-        if self.balance != "none":
-            raise UserError("data_loader.args.balance", f"is {self.balance!r}", f"choose from {', '.join(BALANCE)}")
-        return EpochSampler(indices, **common)
+    @classmethod
+    def metric_problem(cls, args: Mapping[str, Any], metric: str) -> tuple[str, str] | None:
+        task = args["task"]
+        other = f"_task{3 - task}"
+        if metric.endswith(other):
+            return f"the data is of task {task}", f"take {metric.replace(other, f'_task{task}')}"
+        return None
 
-    def evaluation(self, part: str) -> DataLoader:
-        """A loader of "train" or "valid" items in their order, each once, not augmented."""
-        return self.ordered(self.train_indices if part == "train" else self.valid_indices)
-
-    def _input_spec(self, input_dir: str | None, frontend: str | dict[str, Any] | None) -> InputSpec:
-        """What the input is, before normalisation."""
-        dataset: RespDataset = self.dataset
-        if dataset.store:
-            meta = dataset.store.meta
-            return InputSpec(meta.method, meta.params, input_dir, tuple(meta.shape), weights=meta.weights)
-        samples = round(dataset.duration * dataset.rate) if dataset.duration else -1
-        common = {"rate": dataset.rate, "duration": dataset.duration}
-        if frontend is None:
-            return InputSpec(None, shape=(samples,), **common)
-        params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
-        method = params.pop("method", "")
-        feature = methods.lookup(method, "data_loader.args.frontend")
-        # Settled for the CPU, where the shape and the statistics are computed.
-        params = feature.settled(feature.checked(params, "data_loader.args.frontend"), "cpu")
-        shape = tuple(feature(torch.zeros(dataset.rate), dataset.rate, **params).shape)
-        weights = weights_fingerprint(params["weights"]) if "weights" in params else None
-        return InputSpec(method, params, shape=shape, weights=weights, **common)
-
-    def _statistics(self, spec: InputSpec, most: int = 256) -> tuple[float, float]:
-        """Mean and deviation of the features of evenly spaced training items."""
-        if self.dataset.store:
-            return statistics(self.dataset.store, self.dataset.places[self.train_indices])
-        chosen = self.train_indices[np.unique(np.linspace(0, len(self.train_indices) - 1, most).astype(int))]
-        frontend = Frontend(spec).eval()
-        batches = OrderedLoader(
-            self.dataset, batch_size=32, sampler=chosen.tolist(), collate_fn=self._common["collate_fn"]
-        )
-        values = torch.cat([frontend(batch.data, batch.lengths).flatten() for batch in batches])
-        return float(values.mean()), max(float(values.std()), 1e-6)
+    def filled_up(self, dataset: RespDataset, indices: np.ndarray) -> tuple[list[int], int]:
+        """Adventitious classes to the number of normal items."""
+        return [i for i, name in enumerate(dataset.classes) if name not in (NORMAL, POOR_QUALITY)], 0
 
 
-def data_folder(args: dict[str, Any]) -> Path:
+def data_folder(args: Mapping[str, Any]) -> Path:
     """The data folder that a config's data loader arguments name."""
     return Path(args.get("data_dir", "data/SPRSound/"))

@@ -13,20 +13,23 @@ BALANCE = ("none", "oversample", "weights")
 
 
 class OversamplingSampler(EpochSampler):
-    """All items, and each adventitious class filled up to the number of normal ones by random repetition.
+    """All items, and each of some classes filled up to the number of another one by random repetition.
 
     Args:
         indices, shuffle, seed, rank, world_size: see `EpochSampler`.
-        labels: ``(items of the data set,)`` class indices; 0 is normal.
-        adventitious: the class indices to fill up.
+        labels: ``(items of the data set,)`` class indices.
+        classes: the class indices to fill up.
+        like: the class up to whose number of items; 0, normal, by default.
     """
 
-    def __init__(self, indices: np.ndarray, labels: np.ndarray, adventitious: list[int], **kwargs: Any) -> None:
+    def __init__(
+        self, indices: np.ndarray, labels: np.ndarray, classes: list[int], like: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(indices, **kwargs)
         its_labels = labels[self.indices]
-        n_normal = int((its_labels == 0).sum())
-        classes = [self.indices[its_labels == label] for label in adventitious]
-        self._fill = [(items, n_normal - len(items)) for items in classes if 0 < len(items) < n_normal]
+        most = int((its_labels == like).sum())
+        by_class = [self.indices[its_labels == label] for label in classes]
+        self._fill = [(items, most - len(items)) for items in by_class if 0 < len(items) < most]
 
     def draw(self, generator: torch.Generator) -> np.ndarray:
         parts = [self.indices]

@@ -12,6 +12,9 @@ whoever logs it leaves NaN out. Class 0 is Normal; in task 2, class 1 is Poor Qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -68,6 +71,27 @@ def scores(confusion: ArrayLike, poor_quality: bool) -> dict[str, np.ndarray]:
         "harmonic_score": harmonic[()],
         "score": (average + harmonic) / 2,
     }
+
+
+def icbhi_scores(confusion: ArrayLike) -> dict[str, np.ndarray]:
+    """`scores` as ICBHI 2017 defines them: accuracy, specificity, sensitivity, and score = (SE + SP) / 2."""
+    values = scores(confusion, poor_quality=False)
+    named = {name: values[name] for name in ("accuracy", "specificity", "sensitivity")}
+    return named | {"score": values["average_score"]}
+
+
+def plain_scores(confusion: ArrayLike) -> dict[str, np.ndarray]:
+    """Of classes none of which is normal: accuracy alone."""
+    return {"accuracy": scores(confusion, poor_quality=False)["accuracy"]}
+
+
+# How a report scores confusion matrices ``(..., classes, classes)``, by the kind of data.
+SCORINGS: dict[str, Callable[[ArrayLike], dict[str, np.ndarray]]] = {
+    "task1": partial(scores, poor_quality=False),
+    "task2": partial(scores, poor_quality=True),
+    "icbhi": icbhi_scores,
+    "plain": plain_scores,
+}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -145,3 +169,9 @@ def score_task1(output: Tensor, target: Tensor) -> float:
 def score_task2(output: Tensor, target: Tensor) -> float:
     """The official Score of task 2, (AS + HS) / 2."""
     return _score("score", output, target, poor_quality=True)
+
+
+@metrics.register()
+def icbhi_score(output: Tensor, target: Tensor) -> float:
+    """ICBHI 2017's score, (SE + SP) / 2: class 0 is normal, the others have to be predicted exactly."""
+    return _score("average_score", output, target, poor_quality=False)

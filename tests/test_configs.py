@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from data_loader.classes import resp_classes
+from tests import sounds
 from tests.tiny import ROOT
 from trainer.check import check_config
 from utils.config import ConfigParser, read_config
@@ -21,8 +22,9 @@ TWELVE = [f"task{task}_{level}_{arch}" for task in (1, 2) for level in (1, 2) fo
 
 @pytest.fixture(scope="module")
 def data_dir(tiny_data, tmp_path_factory):
-    """Tables, and stores that are but described."""
+    """Tables, stores that are but described, and the other data sets, all in one folder."""
     folder = tmp_path_factory.mktemp("data")
+    sounds.write_urbansound8k(folder, folds=1, classes=sounds.URBAN_TEN)
     for table in tiny_data.glob("*.csv"):
         shutil.copy(table, folder)
     for method, shape in SHAPES.items():
@@ -40,6 +42,8 @@ def config_of(name):
 def test_all_ready_configs_are_there():
     names = {path.stem for path in (ROOT / "configs").glob("*.json")}
     assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "task1_1_resnet18_audio", "demo"}
+    assert names >= {"urbansound8k_audioclassifier", "task1_1_audioclassifier"}
+    assert names >= {"task1_1_mn04", "task2_1_mn04", "task1_1_efficientnet_b0"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
@@ -79,6 +83,25 @@ def test_the_audio_config_is_that_of_task_1_1_without_a_store():
     args["augment"] = {key: args["augment"][key] for key in other_args["augment"]}
     del own["name"], other["name"]
     assert own == other
+
+
+def test_the_model_for_environmental_sounds_is_the_same_on_lung_sounds():
+    urban, lungs = config_of("urbansound8k_audioclassifier"), config_of("task1_1_audioclassifier")
+    assert urban["arch"]["type"] == lungs["arch"]["type"] == "AudioClassifier"
+    for key in ("optimizer", "lr_scheduler"):
+        assert urban[key] == lungs[key]
+    urban_args, args = urban["data_loader"]["args"], lungs["data_loader"]["args"]
+    # Lung sounds have one channel, 8 kHz, and events that are shifted and masked as sounds are.
+    assert (args["task"], args["level"], args["input_dir"]) == (1, 1, None)
+    assert urban_args["augment"].items() <= args["augment"].items()
+    assert (args["duration"], args["frontend"]["n_mels"]) == (4.0, 64)
+
+
+@pytest.mark.parametrize("name", ["task1_1_mn04", "task2_1_mn04"])
+def test_an_audioset_network_hears_what_it_was_pretrained_on(name):
+    args = config_of(name)["data_loader"]["args"]
+    assert (args["input_dir"], args["frontend"]["method"], args["normalize"]) == (None, "mel32k", False)
+    assert config_of(name)["arch"]["args"].get("weights", "hub") == "hub"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)

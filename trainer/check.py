@@ -13,12 +13,12 @@ import torch
 from data_loader import data_loaders
 from data_loader.audio import MAX_RATE, MAX_SECONDS, MIN_RATE
 from data_loader.augment import Augmentation
-from data_loader.classes import resp_classes
 from data_loader.features import methods
+from data_loader.frontend import shape_of_channels
 from data_loader.resp_data_loader import data_folder
+from data_loader.sound_data_loader import SoundDataLoader
 from data_loader.splits import is_test_split
 from data_loader.store import read_meta
-from data_loader.tables import read_table
 from model import architectures, losses, metrics
 from model.loss import weight_problem
 from trainer.optimization import Schedule, lr_schedulers, make_optimizer, optimizers, watched_figure
@@ -26,8 +26,6 @@ from utils.arguments import check_arguments
 from utils.config import ConfigParser
 from utils.errors import UserError, nearest
 from utils.registry import Registry
-
-_TASK_METRIC = {1: "_task2", 2: "_task1"}
 
 
 def check_config(config: ConfigParser) -> None:
@@ -47,8 +45,8 @@ def check_config(config: ConfigParser) -> None:
         # OneCycleLR takes its peak from the optimizer unless one is given.
         defaults = {"max_lr": 0.0} if config["lr_scheduler"]["type"] == "OneCycleLR" else {}
         _check_section(config, "lr_scheduler", lr_schedulers, filled_in=("optimizer",), defaults=defaults)
-    if "task" in loader_args:
-        _check_task(config, arch_args, loader_args, loss_args)
+    if issubclass(data_loaders[config["data_loader"]["type"]], SoundDataLoader):
+        _check_data(config, arch_args, loader_args, loss_args)
     for number, name in enumerate(config["metrics"]):
         metrics.lookup(name, f"metrics[{number}]")
     _check_monitor(config, loader_args)
@@ -64,7 +62,11 @@ def check_loader(config: ConfigParser) -> dict[str, Any]:
     args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
     _check_ranges(args)
     # What is loaded is trained on or validated, and either chooses the model.
-    if tests := [name for name in args.get("split", "train").split("+") if is_test_split(name)]:
+    loaded = args.get("split", "train").split("+")
+    validation = args.get("validation_split")
+    if isinstance(validation, dict) and validation.get("column") == "split":
+        loaded.append(str(validation.get("value")))
+    if tests := [name for name in loaded if is_test_split(name)]:
         what = f"names {tests[0]}, a test set, which is never trained, validated or chosen on"
         raise UserError("data_loader.args.split", what, f"train without it, then: python test.py --split {tests[0]}")
     return args
@@ -90,6 +92,7 @@ def _check_ranges(loader_args: dict[str, Any]) -> None:
         "batch_size": (1, 2**31),
         "num_workers": (0, workers),
         "rate": (MIN_RATE, MAX_RATE),
+        "channels": (1, 16),
         "duration": (0, MAX_SECONDS),
         "seed": (0, 2**63),
     }
@@ -123,27 +126,24 @@ def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: di
         raise UserError("lr_scheduler.args", f"{config['lr_scheduler']['args']} cannot be used: {error}") from error
 
 
-def _check_task(
+def _check_data(
     config: ConfigParser, arch_args: dict[str, Any], loader_args: dict[str, Any], loss_args: dict[str, Any]
 ) -> None:
-    task, level = loader_args["task"], loader_args["level"]
-    classes = resp_classes(task, level)
+    loader = data_loaders[config["data_loader"]["type"]]
+    classes = loader.known_classes(loader_args)
     if arch_args.get("label_dim") != len(classes):
         raise UserError(
             "arch.args.label_dim",
-            f"is {arch_args.get('label_dim')}, but task {task}-{level} has {len(classes)} classes",
+            f"is {arch_args.get('label_dim')}, but task {loader.subject(loader_args).task} has {len(classes)} classes",
             f"set it to {len(classes)}: {', '.join(classes)}",
         )
     if problem := weight_problem(loss_args.get("weight"), len(classes)):
         raise UserError("loss.args.weight", problem)
     for number, name in enumerate(config["metrics"]):
-        if name.endswith(_TASK_METRIC[task]):
-            right = name.replace(_TASK_METRIC[task], f"_task{task}")
-            raise UserError(f"metrics[{number}]", f"is {name}, but the data is of task {task}", f"take {right}")
+        if problem := loader.metric_problem(loader_args, name):
+            raise UserError(f"metrics[{number}]", f"is {name}, but {problem[0]}", problem[1])
     augmentation = Augmentation.from_config(loader_args["augment"])
-    if loader_args["filtered"] and task == 1:
-        raise UserError("data_loader.args.filtered", "goes with task 2 only: events have no Poor Quality", "remove it")
-    read_table(data_folder(loader_args), task, loader_args["filtered"])
+    loader.check_data(loader_args)
     shape = _input_shape(loader_args)
     _check_augmentation(augmentation, loader_args, shape)
     architecture = architectures[config["arch"]["type"]]
@@ -154,21 +154,23 @@ def _check_task(
 def _input_shape(loader_args: dict[str, Any]) -> tuple[int, ...] | None:
     """The shape of one item of input; None where only a network could tell."""
     where = "data_loader.args"
-    if loader_args["input_dir"] is not None:
+    if loader_args.get("input_dir") is not None:
         for key in ("frontend", "duration"):
             if loader_args[key] is not None:
                 raise UserError(f"{where}.{key}", "goes with waveforms only", "set input_dir to null")
         return tuple(read_meta(data_folder(loader_args) / loader_args["input_dir"]).shape)
-    frontend = loader_args["frontend"]
+    frontend, channels = loader_args["frontend"], loader_args.get("channels", 1)
     if frontend is None:
         duration = loader_args["duration"]
-        return (round(duration * loader_args["rate"]),) if duration else (-1,)
+        samples = round(duration * loader_args["rate"]) if duration else -1
+        return (samples,) if channels == 1 else (channels, samples)
     params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
     feature = methods.lookup(params.pop("method", ""), f"{where}.frontend")
     params = feature.checked(params, f"{where}.frontend")
     if "weights" in params:
         return None
-    return tuple(feature(torch.zeros(loader_args["rate"]), loader_args["rate"], **params).shape)
+    shape = tuple(feature(torch.zeros(loader_args["rate"]), loader_args["rate"], **params).shape)
+    return shape_of_channels(shape, channels, f"{where}.channels")
 
 
 def _check_augmentation(
@@ -176,11 +178,14 @@ def _check_augmentation(
 ) -> None:
     where = "data_loader.args.augment"
     given = loader_args["augment"] or {}
-    waveforms = loader_args["input_dir"] is None
-    if unused := [key for key in ("gain_db", "noise_db", "shift") if given.get(key) and not waveforms]:
+    waveforms = loader_args.get("input_dir") is None
+    if unused := [key for key in ("gain_db", "noise_db", "shift", "place") if given.get(key) and not waveforms]:
         raise UserError(
             f"{where}.{unused[0]}", "changes waveforms, but the input is features", "set input_dir to null"
         )
+    if augmentation.place and not loader_args["duration"]:
+        what = "cuts and pads to a duration, but there is none"
+        raise UserError(f"{where}.place", what, "set data_loader.args.duration")
     for key in ("time_masks", "freq_masks"):
         if getattr(augmentation, key) < 0:
             raise UserError(f"{where}.{key}", f"is {getattr(augmentation, key)}", "expected at least 0")

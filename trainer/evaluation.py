@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
+from data_loader import data_loaders
 from data_loader.fingerprint import refuse_changed_audio
 from data_loader.frontend import Frontend
-from data_loader.resp_data_loader import data_folder
-from data_loader.tables import read_table
 from logger.log import get_logger
 from trainer.check import check_loader
 from trainer.inference import predict, refuse_other_input
@@ -35,13 +34,12 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     """
     config = trained.config
     try:
-        check_loader(config)
+        args = check_loader(config)
     except UserError as error:
         raise UserError(
             trained.path, f"its config cannot be used: {error.subject} {error.what}", error.hint
         ) from error
-    args = config.get("data_loader.args", {})
-    present = set(read_table(data_folder(args), args.get("task", 1), args.get("filtered", False))["split"])
+    present = data_loaders[config["data_loader"]["type"]].known_splits(args)
     tests = [name for name in ("inter", "intra", "test") if name in present]
     if split is None:
         split = "test" if tests else "valid"
@@ -63,7 +61,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     dataset, items = loader.dataset, loader.valid_indices if split == "valid" else loader.train_indices
     data = dataset.fingerprint()
     # The items trained on, too: where they changed, those that are scored may have been among them.
-    splits = {*args.get("split", "train").split("+"), *dataset.table["split"]}
+    splits = {*args["split"].split("+"), *dataset.table["split"]}
     _refuse_other_data(trained, dataset.data_dir, data, splits)
     refuse_changed_audio(dataset.table.iloc[items], dataset.data_dir)
 
@@ -83,7 +81,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
     }
     probabilities = torch.softmax(found.output, dim=1).numpy()
     return evaluate_predictions(
-        table, probabilities, trained.classes, dataset.task, dataset.level, split, config.seed, extra=extra
+        table, probabilities, trained.classes, dataset.subject, split, config.seed, extra=extra
     )
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_loader.subject import Subject
 from logger import figures
-from model.metric import scores
+from model.metric import SCORINGS
 from utils.errors import UserError
 from utils.files import atomic_path, write_json
 
-NUMBERS = ("accuracy", "specificity", "sensitivity", "average_score", "harmonic_score", "score")
 PARTS = ("inter", "intra")
 _CI_LEVELS = (2.5, 97.5)
 
@@ -28,15 +28,17 @@ class Report:
     Attributes:
         metrics: the content of metrics.json, see DESIGN section 6. What is undefined is None.
         predictions: one row an item, the content of predictions.csv.
+        groups: what the items belong to, in the plural.
     """
 
     metrics: dict[str, Any]
     predictions: pd.DataFrame
+    groups: str = "patients"
 
     def table(self) -> str:
         """The report as text: one block for the split, and one for each of its parts."""
-        blocks = [_block(self.metrics, f"task {self.metrics['task']}, split {self.metrics['split']}")]
-        blocks += [_block(self.metrics[part], part) for part in PARTS if part in self.metrics]
+        blocks = [_block(self.metrics, f"task {self.metrics['task']}, split {self.metrics['split']}", self.groups)]
+        blocks += [_block(self.metrics[part], part, self.groups) for part in PARTS if part in self.metrics]
         return "\n\n".join(blocks)
 
     def save(self, out_dir: str | Path) -> None:
@@ -55,7 +57,7 @@ class Report:
 
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """A spreadsheet computes text that begins like a formula; an apostrophe in front keeps it text (OWASP)."""
-    names = {column: table[column].astype(str) for column in ("wav_name", "patient_id")}
+    names = {column: table[column].astype(str) for column in ("wav_name", "patient_id", "group") if column in table}
     return table.assign(
         **{column: text.where(~text.str.match(r"[=+\-@\t\r]"), "'" + text) for column, text in names.items()}
     )
@@ -65,8 +67,7 @@ def evaluate_predictions(
     table: pd.DataFrame,
     prob: NDArray[np.float32],
     classes: Sequence[str],
-    task: int,
-    level: int,
+    subject: Subject,
     split: str,
     seed: int = 0,
     n_bootstrap: int = 1000,
@@ -75,12 +76,12 @@ def evaluate_predictions(
     """Score the predictions of a split.
 
     Args:
-        table: one row an item: wav_name, patient_id, split, target (index of the class) and, for events, event_id,
-            start_ms, end_ms. A split whose rows come from both "inter" and "intra" is also reported by part.
+        table: one row an item: wav_name, patient_id (or group, see `Subject`), split, target (index of the class)
+            and, for events, event_id, start_ms, end_ms, or start, end. A split whose rows come from both "inter" and
+            "intra" is also reported by part.
         prob: ``(n, classes)`` probabilities; the prediction is the largest, of equal ones the first.
-        classes: names, in order. Normal is the first; in task 2 Poor Quality is the second.
-        task: 1 for events, 2 for recordings.
-        level: 1 or 2.
+        classes: names, in order. Where there is a normal one it is the first; in task 2 Poor Quality is the second.
+        subject: what is classified.
         split: name of what is evaluated.
         seed: of the bootstrap. The same seed gives the same numbers.
         n_bootstrap: number of resamples.
@@ -102,13 +103,12 @@ def evaluate_predictions(
         raise ValueError(f"targets must lie in 0..{len(classes) - 1}, got {target.min()}..{target.max()}")
 
     prediction = prob.argmax(1)
-    patient = table["patient_id"].to_numpy().astype(str)
-    poor_quality = task == 2
+    group = table[subject.group_column].to_numpy().astype(str)
 
     def measured(rows: NDArray[np.bool_]) -> dict[str, Any]:
-        return _measure(target[rows], prediction[rows], patient[rows], list(classes), poor_quality, seed, n_bootstrap)
+        return _measure(target[rows], prediction[rows], group[rows], list(classes), subject, seed, n_bootstrap)
 
-    metrics: dict[str, Any] = {"task": f"{task}-{level}", "split": split, **measured(np.ones(len(table), bool))}
+    metrics: dict[str, Any] = {"task": subject.task, "split": split, **measured(np.ones(len(table), bool))}
     source = table["split"].to_numpy()
     if all((source == part).any() for part in PARTS):
         metrics |= {part: measured(source == part) for part in PARTS}
@@ -117,11 +117,11 @@ def evaluate_predictions(
         raise ValueError(f"extra would hide {', '.join(clash)}")
 
     names = np.array(classes, dtype=object)
-    kept = [c for c in ("wav_name", "patient_id", "event_id", "start_ms", "end_ms") if c in table]
-    predictions = table[kept].reset_index(drop=True)
+    columns = ("wav_name", subject.group_column, "event_id", "start_ms", "end_ms", "start", "end")
+    predictions = table[[column for column in columns if column in table]].reset_index(drop=True)
     predictions["target"], predictions["prediction"] = names[target], names[prediction]
     predictions = pd.concat([predictions, pd.DataFrame(prob, columns=[f"prob_{name}" for name in classes])], axis=1)
-    return Report(metrics | extra, predictions)
+    return Report(metrics | extra, predictions, subject.groups)
 
 
 def confidence_intervals(
@@ -129,7 +129,7 @@ def confidence_intervals(
     prediction: NDArray[np.int64],
     patient: NDArray[Any],
     n_classes: int,
-    poor_quality: bool,
+    scoring: str,
     seed: int = 0,
     n_bootstrap: int = 1000,
 ) -> dict[str, list[float] | None]:
@@ -140,24 +140,25 @@ def confidence_intervals(
 
     Args:
         target, prediction: ``(n,)`` class indices.
-        patient: ``(n,)`` who each item is from.
+        patient: ``(n,)`` who each item is from; other data sets have other groups.
+        scoring: a name in `SCORINGS`.
 
     Returns:
         [low, high] by number; None where no resample defines it, and for a single patient, of whom no resample
         differs: an interval of width 0 would claim certainty.
     """
     who, index = np.unique(patient, return_inverse=True)
+    score = SCORINGS[scoring]
     if len(who) < 2:
-        return dict.fromkeys(NUMBERS)
+        return dict.fromkeys(score(np.zeros((n_classes, n_classes))))
     cells = (index * n_classes + target) * n_classes + prediction
     by_patient = np.bincount(cells, minlength=len(who) * n_classes**2).reshape(len(who), -1)
     times = resample_counts(len(who), n_bootstrap, seed)
     # In float64, exact for counts, because NumPy multiplies integer matrices without BLAS.
     confusion = (times.astype(np.float64) @ by_patient).round().astype(np.int64)
-    values = scores(confusion.reshape(-1, n_classes, n_classes), poor_quality)
     intervals: dict[str, list[float] | None] = {}
-    for name in NUMBERS:
-        defined = np.asarray(values[name], dtype=np.float64)
+    for name, values in score(confusion.reshape(-1, n_classes, n_classes)).items():
+        defined = np.asarray(values, dtype=np.float64)
         defined = defined[np.isfinite(defined)]
         intervals[name] = [float(v) for v in np.percentile(defined, _CI_LEVELS)] if len(defined) else None
     return intervals
@@ -172,23 +173,22 @@ def resample_counts(n_patients: int, n_bootstrap: int, seed: int) -> NDArray[np.
 def _measure(
     target: NDArray[np.int64],
     prediction: NDArray[np.int64],
-    patient: NDArray[Any],
+    group: NDArray[Any],
     classes: list[str],
-    poor_quality: bool,
+    subject: Subject,
     seed: int,
     n_bootstrap: int,
 ) -> dict[str, Any]:
     n = len(classes)
     confusion = np.bincount(target * n + prediction, minlength=n * n).reshape(n, n)
-    values = scores(confusion, poor_quality)
     return {
         "n": len(target),
-        "n_patients": len(np.unique(patient)),
+        f"n_{subject.groups}": len(np.unique(group)),
         "classes": classes,
-        **{name: _number(values[name]) for name in NUMBERS},
+        **{name: _number(value) for name, value in SCORINGS[subject.scoring](confusion).items()},
         "confusion_matrix": confusion.tolist(),
         "per_class": {name: _class(confusion, index) for index, name in enumerate(classes)},
-        "ci95": confidence_intervals(target, prediction, patient, n, poor_quality, seed, n_bootstrap),
+        "ci95": confidence_intervals(target, prediction, group, n, subject.scoring, seed, n_bootstrap),
     }
 
 
@@ -211,12 +211,11 @@ def _text(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _block(metrics: Mapping[str, Any], title: str) -> str:
+def _block(metrics: Mapping[str, Any], title: str, groups: str) -> str:
     classes = metrics["classes"]
-    lines = [f"{title}: {metrics['n']:,} items of {metrics['n_patients']:,} patients"]
-    lines.append(f"  {'':<16}{'':>7}  95 % interval over patients")
-    for name in NUMBERS:
-        interval = metrics["ci95"][name]
+    lines = [f"{title}: {metrics['n']:,} items of {metrics[f'n_{groups}']:,} {groups}"]
+    lines.append(f"  {'':<16}{'':>7}  95 % interval over {groups}")
+    for name, interval in metrics["ci95"].items():
         span = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "[n/a]"
         lines.append(f"  {name.replace('_', ' '):<16}{_text(metrics[name]):>7}  {span}")
     width = max(len(name) for name in [*classes, "class"]) + 2

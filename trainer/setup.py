@@ -98,7 +98,7 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
 def _writer(config: ConfigParser, trainer: Trainer) -> TensorboardWriter:
     """The TensorBoard log, opened with what does not change: the config, the graph, examples."""
     enabled = config.get("trainer.tensorboard", True) and rank() == 0
-    resumed = trainer.start_epoch > 1
+    resumed = config.resume is not None
     writer = TensorboardWriter(
         config.log_dir,
         enabled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data_loader.augment import Augmentation, roll_by_index, roll_rows
+from data_loader.augment import Augmentation, place, roll_by_index, roll_rows
 from utils.errors import UserError
 
 
@@ -110,3 +110,27 @@ def test_a_wrong_key_or_value_is_said_with_its_config_key(values, what):
     with pytest.raises(UserError, match=what) as caught:
         Augmentation.from_config(values)
     assert f"data_loader.args.augment.{next(iter(values))}" in str(caught.value)
+
+
+def test_a_long_waveform_is_cut_and_a_short_one_padded_at_any_place():
+    waveforms = torch.zeros(400, 2, 12)
+    waveforms[:200, 0] = torch.arange(1.0, 13.0)
+    waveforms[200:, 0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    waveforms[:, 1] = -waveforms[:, 0]
+    lengths = torch.tensor([12] * 200 + [3] * 200)
+    placed, placed_lengths = place(waveforms, lengths, 5, torch.Generator().manual_seed(0))
+    assert placed.shape == (400, 2, 5)
+    assert placed_lengths.tolist() == [5] * 400
+    cuts = {tuple(row.tolist()) for row in placed[:200, 0]}
+    assert cuts == {tuple(range(start, start + 5)) for start in range(1, 9)}
+    pads = {tuple(row.tolist()) for row in placed[200:, 0]}
+    assert pads == {(1, 2, 3, 0, 0), (0, 1, 2, 3, 0), (0, 0, 1, 2, 3)}
+    # The channels of an item go together.
+    assert torch.equal(placed[:, 1], -placed[:, 0])
+
+
+def test_the_noise_of_each_channel_is_its_own_and_as_far_below_it():
+    waveforms = torch.randn(1, 2, 20000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[[1.0], [0.1]]])
+    noise = Augmentation(noise_db=20).waveform(waveforms, torch.tensor([20000])) - waveforms
+    torch.testing.assert_close(noise.std(dim=2), 0.1 * waveforms.std(dim=2), rtol=0.05, atol=0)
+    assert abs(float(torch.corrcoef(noise[0])[0, 1])) < 0.05

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from tests import sounds
 from tests.fuzz.harness import answer, damaged, edited, edits, fuzz, values
 from tests.tiny import ROOT, tiny_config
 from utils.config import ConfigParser, parse_assignments, read_config
@@ -58,8 +59,9 @@ some = st.one_of(
 
 @pytest.fixture(scope="module")
 def data_dir(tiny_data, tmp_path_factory) -> Path:
-    """The tables, and what a description of the features that the shipped configs take says."""
+    """The tables, what a description of the features that the shipped configs take says, and other data sets."""
     folder = tmp_path_factory.mktemp("data")
+    sounds.write_urbansound8k(folder, folds=1, classes=sounds.URBAN_TEN)
     for table in tiny_data.glob("*.csv"):
         shutil.copy(table, folder)
     meta = json.loads((tiny_data / "processed_stft" / "meta.json").read_text())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import metrics
-from model.metric import confusion_matrix, scores
+from model.metric import SCORINGS, confusion_matrix, scores
 
 PAIRS = st.integers(2, 6).flatmap(
     lambda n: st.tuples(
@@ -143,3 +143,15 @@ def test_class_outside_the_task_is_refused():
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, -1]), 3)
     with pytest.raises(ValueError, match="predictions for"):
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0]), 3)
+
+
+def test_the_icbhi_score_is_the_mean_of_sensitivity_and_specificity():
+    # Normal: 3 of 4. Crackle: 1 of 2, wheeze: 0 of 1 (called both, which is not exactly it), both: 1 of 1.
+    target = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])
+    predicted = torch.tensor([0, 0, 0, 1, 1, 0, 3, 3])
+    assert metrics["icbhi_score"](predicted, target) == pytest.approx((3 / 4 + 2 / 4) / 2)
+    found = SCORINGS["icbhi"](confusion_matrix(predicted, target, 4))
+    assert {name: float(value) for name, value in found.items()} == {
+        **{"accuracy": 5 / 8, "specificity": 3 / 4, "sensitivity": 2 / 4},
+        "score": pytest.approx(0.625),
+    }

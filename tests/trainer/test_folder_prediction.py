@@ -140,8 +140,8 @@ def test_no_more_files_than_a_group_a_thread_are_in_memory(tiny_data, trained, t
         def __del__(self):
             Counted.alive -= self.base is None
 
-    def counting(path):
-        samples, rate = read_audio(path)
+    def counting(path, channels):
+        samples, rate = read_audio(path, channels)
         Counted.alive += 1
         Counted.most = max(Counted.most, Counted.alive)
         counted = np.ndarray.__new__(Counted, samples.shape, samples.dtype)

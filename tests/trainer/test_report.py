@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import classification_report, confusion_matrix
 
-from trainer.report import NUMBERS, confidence_intervals, evaluate_predictions, resample_counts
+from data_loader.subject import resp_subject
+from trainer.report import confidence_intervals, evaluate_predictions, resample_counts
 from utils.errors import UserError
 
+NUMBERS = ("accuracy", "specificity", "sensitivity", "average_score", "harmonic_score", "score")
+TASK_22, TASK_12 = resp_subject(2, 2), resp_subject(1, 2)
 CLASSES = ["Normal", "Poor Quality", "CAS", "DAS", "CAS & DAS"]
 
 
@@ -53,7 +56,7 @@ def _slow_scores(target, prediction, poor_quality):
 @pytest.mark.parametrize("task, n_classes", [(1, 2), (1, 5), (2, 3), (2, 5)])
 def test_scores_are_those_of_the_slow_definition(task, n_classes):
     table, prob = _random_case(n_classes=n_classes)
-    report = evaluate_predictions(table, prob, CLASSES[:n_classes], task, 2, "test", n_bootstrap=10)
+    report = evaluate_predictions(table, prob, CLASSES[:n_classes], resp_subject(task, 2), "test", n_bootstrap=10)
     expected = _slow_scores(table["target"], prob.argmax(1), poor_quality=task == 2)
     assert {name: report.metrics[name] for name in NUMBERS} == pytest.approx(expected)
 
@@ -80,7 +83,7 @@ def test_intervals_are_those_of_a_plain_bootstrap_over_patients():
             if not math.isnan(value):
                 draws[name].append(value)
     assert undefined > 0
-    found = confidence_intervals(target, prediction, patient, 3, True, seed=4, n_bootstrap=300)
+    found = confidence_intervals(target, prediction, patient, 3, "task2", seed=4, n_bootstrap=300)
     for name in NUMBERS:
         assert found[name] == pytest.approx(np.percentile(draws[name], [2.5, 97.5])), name
 
@@ -95,14 +98,14 @@ def test_resamples_draw_patients_with_replacement():
 def test_intervals_are_wider_when_the_items_of_a_patient_go_together():
     target = np.zeros(400, dtype=int)
     prediction = np.repeat(np.arange(40) % 2, 10)
-    together = confidence_intervals(target, prediction, np.repeat(np.arange(40), 10), 3, True)["accuracy"]
-    apart = confidence_intervals(target, prediction, np.arange(400), 3, True)["accuracy"]
+    together = confidence_intervals(target, prediction, np.repeat(np.arange(40), 10), 3, "task2")["accuracy"]
+    apart = confidence_intervals(target, prediction, np.arange(400), 3, "task2")["accuracy"]
     assert together[1] - together[0] > 2 * (apart[1] - apart[0])
 
 
 def test_per_class_figures_are_those_of_scikit_learn():
     table, prob = _random_case()
-    report = evaluate_predictions(table, prob, CLASSES, 2, 2, "test", n_bootstrap=10)
+    report = evaluate_predictions(table, prob, CLASSES, TASK_22, "test", n_bootstrap=10)
     expected = classification_report(
         table["target"], prob.argmax(1), labels=range(5), target_names=CLASSES, output_dict=True, zero_division=np.nan
     )
@@ -123,8 +126,8 @@ def test_per_class_figures_are_those_of_scikit_learn():
 
 def test_perfect_predictions_score_one_and_wrong_ones_zero():
     target = np.arange(60) % 5
-    perfect = evaluate_predictions(_table(target), _sure(target), CLASSES, 2, 2, "test").metrics
-    worst = evaluate_predictions(_table(target), _sure((target + 1) % 5), CLASSES, 2, 2, "test").metrics
+    perfect = evaluate_predictions(_table(target), _sure(target), CLASSES, TASK_22, "test").metrics
+    worst = evaluate_predictions(_table(target), _sure((target + 1) % 5), CLASSES, TASK_22, "test").metrics
     for name in NUMBERS:
         assert perfect[name] == 1
         assert perfect["ci95"][name] == [1, 1]
@@ -134,7 +137,7 @@ def test_perfect_predictions_score_one_and_wrong_ones_zero():
 
 def test_an_absent_class_is_null_and_printed_as_not_available(tmp_path):
     target = np.array([0, 0, 1, 3, 3, 3] * 5)
-    report = evaluate_predictions(_table(target), _sure(target), CLASSES, 2, 2, "test", n_bootstrap=50)
+    report = evaluate_predictions(_table(target), _sure(target), CLASSES, TASK_22, "test", n_bootstrap=50)
     absent = {"support": 0, "recall": None, "precision": None, "f1": None}
     assert report.metrics["per_class"]["CAS"] == absent
     assert report.metrics["per_class"]["DAS"] == {"support": 15, "recall": 1, "precision": 1, "f1": 1}
@@ -144,7 +147,7 @@ def test_an_absent_class_is_null_and_printed_as_not_available(tmp_path):
 
 def test_scores_without_any_adventitious_item_are_null(tmp_path):
     target = np.zeros(20, dtype=int)
-    report = evaluate_predictions(_table(target), _sure(target), CLASSES, 2, 2, "test", n_bootstrap=50)
+    report = evaluate_predictions(_table(target), _sure(target), CLASSES, TASK_22, "test", n_bootstrap=50)
     assert report.metrics["specificity"] == 1
     assert report.metrics["score"] is None
     assert report.metrics["ci95"]["score"] is None
@@ -156,7 +159,7 @@ def test_scores_without_any_adventitious_item_are_null(tmp_path):
 
 def test_a_single_patient_has_no_interval():
     target = np.array([0, 2, 3, 0])
-    report = evaluate_predictions(_table(target, patients=1), _sure(target), CLASSES, 2, 2, "test")
+    report = evaluate_predictions(_table(target, patients=1), _sure(target), CLASSES, TASK_22, "test")
     assert report.metrics["ci95"] == dict.fromkeys(NUMBERS)
     assert report.metrics["n_patients"] == 1
     assert "[n/a]" in report.table()
@@ -165,10 +168,10 @@ def test_a_single_patient_has_no_interval():
 def test_inter_and_intra_are_reported_as_if_each_were_alone():
     table, prob = _random_case()
     table["split"] = ["inter", "intra"] * 60
-    whole = evaluate_predictions(table, prob, CLASSES, 2, 2, "test", n_bootstrap=50)
+    whole = evaluate_predictions(table, prob, CLASSES, TASK_22, "test", n_bootstrap=50)
     for part in ("inter", "intra"):
         rows = (table["split"] == part).to_numpy()
-        alone = evaluate_predictions(table[rows], prob[rows], CLASSES, 2, 2, part, n_bootstrap=50).metrics
+        alone = evaluate_predictions(table[rows], prob[rows], CLASSES, TASK_22, part, n_bootstrap=50).metrics
         assert "inter" not in alone
         assert whole.metrics[part] == {key: alone[key] for key in whole.metrics[part]}
         assert f"\n{part}: 60 items of" in whole.table()
@@ -177,10 +180,10 @@ def test_inter_and_intra_are_reported_as_if_each_were_alone():
 
 def test_the_same_seed_gives_the_same_report_in_any_order_of_rows():
     table, prob = _random_case()
-    first = evaluate_predictions(table, prob, CLASSES, 2, 2, "test", seed=3, n_bootstrap=100).metrics
+    first = evaluate_predictions(table, prob, CLASSES, TASK_22, "test", seed=3, n_bootstrap=100).metrics
     order = np.random.default_rng(0).permutation(len(table))
-    shuffled = evaluate_predictions(table.iloc[order], prob[order], CLASSES, 2, 2, "test", seed=3, n_bootstrap=100)
-    other = evaluate_predictions(table, prob, CLASSES, 2, 2, "test", seed=4, n_bootstrap=100).metrics
+    shuffled = evaluate_predictions(table.iloc[order], prob[order], CLASSES, TASK_22, "test", seed=3, n_bootstrap=100)
+    other = evaluate_predictions(table, prob, CLASSES, TASK_22, "test", seed=4, n_bootstrap=100).metrics
     assert shuffled.metrics == first
     assert other["ci95"] != first["ci95"]
     assert other["score"] == first["score"]
@@ -192,7 +195,7 @@ def test_the_saved_files_say_what_the_report_says(tmp_path):
     table["event_id"], table["start_ms"], table["end_ms"] = range(30), 10, 136
     table.index = range(100, 130)
     extra = {"command": "python test.py -r x.pth", "config": {"name": "demo"}}
-    report = evaluate_predictions(table, prob, CLASSES, 1, 2, "valid", n_bootstrap=20, extra=extra)
+    report = evaluate_predictions(table, prob, CLASSES, TASK_12, "valid", n_bootstrap=20, extra=extra)
     report.save(tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert saved == report.metrics
@@ -218,7 +221,7 @@ def test_no_name_is_a_formula_for_a_spreadsheet(tmp_path):
     names = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", '=HYPERLINK("http://x","y")', "<b>|</b>", "a=1.wav"]
     table.loc[: len(names) - 1, "wav_name"] = names
     table.loc[0, "patient_id"] = "=2+2"
-    evaluate_predictions(table, prob, CLASSES, 1, 2, "valid", n_bootstrap=2).save(tmp_path)
+    evaluate_predictions(table, prob, CLASSES, TASK_12, "valid", n_bootstrap=2).save(tmp_path)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["wav_name"] for row in rows[: len(names)]] == [*("'" + name for name in names[:6]), *names[6:]]
@@ -228,7 +231,7 @@ def test_no_name_is_a_formula_for_a_spreadsheet(tmp_path):
 def test_the_printed_columns_are_aligned():
     # More items than the shortest class name, CAS, has letters.
     table, prob = _random_case(n=9000)
-    lines = evaluate_predictions(table, prob, CLASSES, 2, 2, "test", n_bootstrap=20).table().splitlines()
+    lines = evaluate_predictions(table, prob, CLASSES, TASK_22, "test", n_bootstrap=20).table().splitlines()
     start = next(i for i, line in enumerate(lines) if line.strip().startswith("class"))
     assert len({len(line) for line in lines[start : start + 6]}) == 1
     start = next(i for i, line in enumerate(lines) if "annotated / predicted" in line)
@@ -240,12 +243,12 @@ def test_what_cannot_be_scored_is_said(tmp_path):
     prob = _sure(target)
     prob[1, 0] = np.nan
     with pytest.raises(UserError, match="not finite for 1 of 2 items"):
-        evaluate_predictions(_table(target), prob, CLASSES, 2, 2, "test")
+        evaluate_predictions(_table(target), prob, CLASSES, TASK_22, "test")
     with pytest.raises(UserError, match="nothing to evaluate"):
-        evaluate_predictions(_table(target)[:0], prob[:0], CLASSES, 2, 2, "valid")
+        evaluate_predictions(_table(target)[:0], prob[:0], CLASSES, TASK_22, "valid")
     with pytest.raises(ValueError, match="need probabilities"):
-        evaluate_predictions(_table(target), _sure(target)[:, :4], CLASSES, 2, 2, "test")
+        evaluate_predictions(_table(target), _sure(target)[:, :4], CLASSES, TASK_22, "test")
     with pytest.raises(ValueError, match="targets must lie"):
-        evaluate_predictions(_table(np.array([0, 5])), _sure(target), CLASSES, 2, 2, "test")
+        evaluate_predictions(_table(np.array([0, 5])), _sure(target), CLASSES, TASK_22, "test")
     with pytest.raises(ValueError, match="extra would hide score"):
-        evaluate_predictions(_table(target), _sure(target), CLASSES, 2, 2, "test", extra={"score": 1})
+        evaluate_predictions(_table(target), _sure(target), CLASSES, TASK_22, "test", extra={"score": 1})
