@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import math
@@ -79,7 +80,7 @@ class MappedShards:
         hint: what to do about a file that is damaged.
 
     Raises:
-        UserError: there are not so many addresses.
+        UserError: there are not so many addresses, or the largest file is not of that size.
     """
 
     def __init__(self, folder: Path, counts: Mapping[str, int], shape: Sequence[int], dtype: str, hint: str) -> None:
@@ -89,6 +90,7 @@ class MappedShards:
         n_files, most = len(counts), max(self._counts)
         self._row_bytes = math.prod(self._shape) * self._dtype.itemsize
         self._header_bytes = len(npy_header((most, *self._shape), self._dtype))
+        self._refuse_false_claim(most)
         pages = -(-(self._header_bytes + most * self._row_bytes) // mmap.PAGESIZE)
         self._stride = pages * mmap.PAGESIZE
         try:
@@ -110,6 +112,17 @@ class MappedShards:
         self._read = np.zeros((n_files, most), bool)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._fits = sum(self._counts) * self._row_bytes < memory // 2
+
+    def _refuse_false_claim(self, most: int) -> None:
+        """Before so much is reserved: the largest file, if it is there, has to be of about that size.
+
+        Whether it is damaged is for `open` to find, and only where it is wanted.
+        """
+        path = self._folder / self._names[self._counts.index(most)]
+        wanted = self._header_bytes + most * self._row_bytes
+        with contextlib.suppress(OSError):
+            if (size := path.stat().st_size) < wanted // 2:
+                raise UserError(path, f"has {size:,} bytes instead of {wanted:,}", self._hint)
 
     def open(self, numbers: np.ndarray) -> None:
         """Map the files of these numbers.

@@ -65,7 +65,11 @@ def read_meta(folder: Path) -> StoreMeta:
         UserError: there is no store, or its description is damaged or of another version.
     """
     path = folder / "meta.json"
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError) as error:
+        raise UserError(folder, f"cannot be a folder's name: {error}") from error
+    if not there:
         raise UserError(folder, "there is no feature store", f"run: {preprocess_command(folder)}")
     remake = f"make it anew: {preprocess_command(folder)} --force"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _TEXT_COLUMNS = ["wav_name", "patient_id", "loc", "split", "path", "label_11", "
 _TEXT_COLUMNS += ["digest"]
 TABLE_FILES = {1: "task1.csv", 2: "task2.csv"}
 FILTERED_FILE = "task2_filtered.csv"
+# More than any table of ours has.
+_MOST_COLUMNS = 100
 _TEST_FOLDER = r"(?:^|/)test(?:\d{4})?_(?:wav|flac)/"
 # An annotator's end may be rounded up to the next millisecond.
 _END_TOLERANCE_MS = 1.0
@@ -156,8 +159,9 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
         hint = f"run: python preprocess.py --data-dir {data_dir} --method METHOD"
         raise UserError(path, "there is no such table", hint if data_dir.is_dir() else NO_DATA_HINT)
     try:
+        _refuse_odd_header(path)
         table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise UserError(path, f"is not a readable table: {error}", "run preprocess.py again") from error
     wanted = TASK1_COLUMNS if task == 1 else TASK2_COLUMNS
     if missing := [column for column in wanted if column not in table.columns]:
@@ -176,8 +180,28 @@ def read_table(data_dir: Path, task: int, filtered: bool = False) -> pd.DataFram
         if (wrong := ~table["start_ms"].between(0, table["end_ms"], inclusive="left")).any():
             start, end = table.loc[wrong, ["start_ms", "end_ms"]].iloc[0]
             raise UserError(path, f"holds an event from {start} ms to {end} ms", "run preprocess.py again")
+    _refuse_paths_elsewhere(path, table)
     _refuse_mixed_splits(path, table)
     return table
+
+
+def _refuse_odd_header(path: Path) -> None:
+    """pandas gives each of many columns of one name a number, for which it takes hours."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        header = next(csv.reader(file), [])
+    if len(header) > _MOST_COLUMNS:
+        raise UserError(path, f"has {len(header):,} columns", "run preprocess.py again")
+
+
+def _refuse_paths_elsewhere(path: Path, table: pd.DataFrame) -> None:
+    """Refuse audio files that are not in the data folder."""
+    places = table["path"]
+    elsewhere = places.str.startswith("/")
+    # The plain search first, as below.
+    if places.str.contains("..", regex=False).any():
+        elsewhere |= places.str.contains(r"(?:^|/)\.\.(?:/|$)")
+    if elsewhere.any():
+        raise UserError(path, f"names {places[elsewhere].iloc[0]}, outside of its folder", "run preprocess.py again")
 
 
 def _refuse_mixed_splits(path: Path, table: pd.DataFrame) -> None:

@@ -42,7 +42,7 @@ def order(trainer) -> list[torch.Tensor]:
 def augmented(trainer) -> list[torch.Tensor]:
     """The model inputs of two epochs."""
     seen = []
-    trainer.frontend.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    trainer.model.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     for epoch in (1, 2):
         trainer._train_epoch(epoch)
     return seen

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import base.base_trainer
 from tests.killed import Fork
+from tests.tiny import tiny_run
 from tests.whole_run import begin, child, differences, folder_for, outcome, steps_saved
 from trainer.trainer import Trainer
 
@@ -55,17 +57,12 @@ def test_a_run_that_was_killed_again_and_again_ends_as_an_undisturbed_one(tiny_d
 
     def line(number: int) -> None:
         rng = random.Random(f"{case} {number}")
-        kinds, attempts, killed = cycle(moments), count(), 0
-        folder = start(tmp_path / f"{number} 0")
-        while True:
-            kind = next(kinds)
+        killed, folder = 0, start(tmp_path / f"{number}")
+        for attempt, kind in enumerate(cycle(moments)):
             at = rng.randint(1, moments[kind]) if killed < KILLS else None
             # Each process has another number of workers.
-            change = (
-                ()
-                if case != "other workers"
-                else ("--set", f"data_loader.args.num_workers={(2, 0, 1)[next(attempts) % 3]}")
-            )
+            workers = ("--set", f"data_loader.args.num_workers={(2, 0, 1)[attempt % 3]}")
+            change = workers if case == "other workers" else ()
             if begin(folder, change, kind, at).was_killed():
                 killed += 1
                 # At any moment, what is there is whole, and what was saved once is not lost.
@@ -75,7 +72,7 @@ def test_a_run_that_was_killed_again_and_again_ends_as_an_undisturbed_one(tiny_d
             assert not differences(outcome(folder), expected), folder
             if at is None:
                 break
-            folder = start(tmp_path / f"{number} {killed}")
+            folder = start(tmp_path / f"{number} {attempt}")
         # Once more, and there is nothing left to do.
         assert not begin(folder).was_killed()
         assert not differences(outcome(folder), expected), folder
@@ -126,3 +123,40 @@ def test_a_second_signal_ends_the_process_at_once_and_loses_no_saved_step(tiny_d
     for folder in (undisturbed, stopped):
         assert not begin(folder).was_killed()
     assert not differences(outcome(stopped), outcome(undisturbed))
+
+
+def stopped_in_validation(folder: Path, tell) -> None:
+    """Run train.py in this process, which gets SIGTERM when its first validation begins."""
+    validate = Trainer._valid_epoch
+
+    def interrupted(self: Trainer, *args: object) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(self, *args)
+
+    Trainer._valid_epoch = interrupted
+    child(folder, (), "call", None, tell)
+
+
+def test_a_run_stopped_in_its_first_epoch_shows_each_figure_once(tiny_data, tmp_path):
+    undisturbed, stopped = (
+        folder_for(tmp_path / name, tiny_data, trainer__tensorboard=True) for name in ("undisturbed", "stopped")
+    )
+    fork = Fork(stopped_in_validation, stopped, output=tmp_path / "output.txt")
+    assert fork.end() == 128 + signal.SIGTERM
+    for folder in (undisturbed, stopped):
+        assert not begin(folder).was_killed()
+    assert not differences(outcome(stopped), outcome(undisturbed))
+
+
+def test_what_is_logged_is_written_before_the_checkpoint_that_comes_after_it(tiny_data, tmp_path, monkeypatch):
+    trainer = tiny_run(tiny_data, tmp_path, trainer__tensorboard=True, trainer__save_every_steps=1)
+    seen, save = [], base.base_trainer.save_checkpoint
+    for name in ("scalars", "flush"):
+        call = getattr(trainer.writer, name)
+        monkeypatch.setattr(trainer.writer, name, lambda *args, n=name, c=call: (seen.append(n), c(*args)))
+    monkeypatch.setattr(base.base_trainer, "save_checkpoint", lambda *args: (seen.append("save"), save(*args)))
+    trainer.finish(trainer.train())
+    # Between two saves, nothing is logged after the last flush.
+    parts = " ".join(seen).split("save")[:-1]
+    assert len(parts) > 4
+    assert all("scalars" not in part.rpartition("flush")[2] for part in parts)

@@ -188,6 +188,8 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, not JSON, not an object, holds a key twice, or extends itself.
     """
+    if "\x00" in str(path):
+        raise UserError(path, "cannot be a file's name")
     if path.resolve() in _seen:
         raise UserError(path, "extends itself")
     try:

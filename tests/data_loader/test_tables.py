@@ -158,3 +158,19 @@ def test_a_folder_whose_name_is_no_text_is_an_error(tmp_path):
     put(tmp_path / "release", "1_1.0_0_p1_1", "Normal")
     (tmp_path / "release").rename(tmp_path / "\udcff")
     assert len(build_tables(tmp_path).bad) == 1
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../elsewhere.wav", "wav/../../x.wav"])
+def test_audio_outside_of_the_data_folder_is_refused(tmp_path, place):
+    put(tmp_path, "1_0.4_0_p4_7")
+    write_tables(build_tables(tmp_path), tmp_path)
+    path = tmp_path / "task2.csv"
+    path.write_text(path.read_text().replace("wav/1_0.4_0_p4_7.wav", place))
+    with pytest.raises(UserError, match="outside of its folder"):
+        read_table(tmp_path, 2)
+
+
+def test_a_table_of_many_columns_of_one_name_is_refused_at_once(tmp_path):
+    (tmp_path / "task2.csv").write_text("a," * 100_000 + "a\n")
+    with pytest.raises(UserError, match="100,001 columns"):
+        read_table(tmp_path, 2)

@@ -73,7 +73,7 @@ def test_a_run_stopped_in_validation_goes_on_to_the_same_end(tiny_data, tmp_path
         if not module.training:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    first.frontend.register_forward_pre_hook(hook)
+    first.model.register_forward_pre_hook(hook)
     with pytest.raises(Stopped):
         first.train()
     (place,) = first.config.save_dir.glob("checkpoint-epoch1-step*.pth")

@@ -232,3 +232,9 @@ def test_a_place_that_cannot_be_written_is_one_error(tmp_path, config):
     config["trainer"]["save_dir"] = str(tmp_path / "file")
     with pytest.raises(UserError, match="cannot be written"):
         ConfigParser(config).make_run_folders()
+
+
+def test_a_name_with_a_null_byte_is_no_file(tmp_path):
+    (tmp_path / "c.json").write_text('{"extends": "a\\u0000"}')
+    with pytest.raises(UserError, match="cannot be a file's name"):
+        read_config(tmp_path / "c.json")
