@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 
 class BaseModel(nn.Module):
@@ -23,8 +24,30 @@ class BaseModel(nn.Module):
         """
         return None
 
+    # Whether `forward` is called as ``forward(x, lengths)``: ``(batch,)`` int64, how many steps of each item's last
+    # axis count; those behind are padding. It has to have a default of None: all count, as in features.
+    takes_lengths: bool = False
+
     # Whether `on_epoch` changes which parameters are trained: several processes have to look for those then.
     changes_by_epoch: bool = False
+
+    # Whether `fit` takes all training items at once, in place of steps of an optimizer: the run has one epoch then.
+    fits_at_once: bool = False
+
+    def fit(self, inputs: Tensor, target: Tensor, groups: np.ndarray) -> None:
+        """Fit the model, where `fits_at_once` says so. What it learns has to be in its buffers, for the checkpoint.
+
+        An empty buffer ``(0,)`` may come out of any length; loading it is then for the model to do.
+
+        Args:
+            inputs: ``(items, ...)`` float32.
+            target: ``(items,)`` int64 class indices, on the CPU.
+            groups: ``(items,)`` str: items of one group (a patient) stay together in a split of them.
+
+        Raises:
+            UserError: it cannot be fitted on these.
+        """
+        raise NotImplementedError
 
     def on_epoch(self, epoch: int) -> None:
         """Called before an epoch's training, also where a resumed run begins. The same number does the same always.

@@ -54,7 +54,8 @@ def collate_resp(
         return samples
     inputs, targets, indices = zip(*samples, strict=True)
     target, index = torch.tensor(targets), torch.tensor(indices)
-    if channels == 1 and inputs[0].ndim > 1:
+    # A feature may have one axis as a waveform has; it is not stored in single precision.
+    if channels == 1 and (inputs[0].ndim > 1 or inputs[0].dtype != torch.float32):
         return Batch(torch.stack(inputs), target, index)
     lengths = torch.tensor([waveform.shape[-1] for waveform in inputs])
     data = torch.zeros(len(inputs), *inputs[0].shape[:-1], max(int(lengths.max()), samples_at_least))

@@ -95,8 +95,15 @@ class Frontend(nn.Module):
         Returns:
             ``(batch, *spec.shape)`` float32.
         """
+        return self.with_lengths(data, lengths)[0]
+
+    def with_lengths(self, data: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`forward`, and how many samples of each waveform count ``(batch,)`` int64; None for features."""
         if lengths is not None and self._feature is None:
-            return self._augmented(data, lengths)[0]
+            return self._augmented(data, lengths)
+        return self._features(data, lengths), None
+
+    def _features(self, data: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is not None:
             features = self._computed(data, lengths)
         else:

@@ -80,6 +80,9 @@ class SoundDataLoader(BaseDataLoader):
             spec = replace(spec, mean=mean, std=std / normalize)
         self.input_spec = spec
 
+    # Of an item, where it is no argument of a config.
+    channels: int = 1
+
     @classmethod
     def subject(cls, args: Mapping[str, Any]) -> Subject:
         """What a config with these arguments (defaults filled in) classifies."""

@@ -86,6 +86,54 @@ def examples_figure(inputs: ArrayLike, labels: Sequence[str]) -> Figure:
     return figure
 
 
+def layer_figure(values: ArrayLike, title: str) -> Figure:
+    """What a layer makes of one item.
+
+    Args:
+        values: ``(channels, height, width)``, each channel a tile of its own brightness, the first row at the bottom;
+            ``(channels, length)`` as one picture; or ``(features,)`` as a curve.
+        title: a line above.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim not in (1, 2, 3):
+        raise ValueError(f"need 1 to 3 axes, got {values.shape}")
+    figure = _figure(5.2, 5.2 if values.ndim == 3 else 3.0, layout=None)
+    # Fixed margins, wider where numbers stand in them: a layout engine would take as long as all of the drawing.
+    axes = figure.add_axes((0.1, 0.1, 0.88, 0.8) if values.ndim == 1 else (0.02, 0.02, 0.96, 0.9))
+    axes.set_title(_literal(title), fontsize=9)
+    if values.ndim == 1:
+        axes.plot(values, linewidth=0.7, color="#1f4e79")
+        axes.margins(x=0)
+        return figure
+    axes.set_axis_off()
+    # A channel may have but few pixels one way and many the other: tiles are stretched to squares.
+    picture = _tiles(values) if values.ndim == 3 else values
+    axes.imshow(np.ma.masked_invalid(picture), cmap="magma", origin="lower", aspect="auto", interpolation="nearest")
+    return figure
+
+
+def _tiles(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Channels ``(n, height, width)`` side by side, the first at the top left, each from 0 to 1, with gaps of NaN."""
+    n, height, width = channels.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    gap_y, gap_x = -(-height // 20), -(-width // 20)
+    picture = np.full((rows * (height + gap_y), columns * (width + gap_x)), np.nan, np.float32)
+    for index, channel in enumerate(channels):
+        row, column = rows - 1 - index // columns, index % columns
+        y, x = row * (height + gap_y), column * (width + gap_x)
+        picture[y : y + height, x : x + width] = _from_0_to_1(channel)
+    return picture
+
+
+def _from_0_to_1(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scaled by the least and the largest finite one; all 0 where they are the same."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size or finite.min() == finite.max():
+        return np.where(np.isfinite(values), np.float32(0), np.float32(np.nan))
+    return ((values - finite.min()) / (finite.max() - finite.min())).astype(np.float32)
+
+
 def _draw_input(axes: Axes, item: NDArray[Any]) -> None:
     item = item.astype(np.float32)
     if item.ndim == 1:

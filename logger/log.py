@@ -19,8 +19,9 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        # Looked up at each message, since tests and notebooks replace sys.stderr.
-        tqdm.write(self.format(record), file=sys.stderr)
+        # It may be a file on a full disk. Looked up at each message, since tests and notebooks replace sys.stderr.
+        with contextlib.suppress(OSError):
+            tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _File(logging.FileHandler):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from logger import figures
+from logger.layer_outputs import layer_outputs
 from logger.log import get_logger
 from logger.trace import undisturbed
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Where a run is kept and how much it says has no part in its result.
 _NO_HPARAMS = re.compile(
-    r"^(name|n_gpu|run_id|metrics|extends)$|\b(save_dir|data_dir|verbosity|tensorboard|num_workers)$|^_"
+    r"^(name|n_gpu|run_id|metrics|extends)$|\b(save_dir|data_dir|verbosity|tensorboard|tensorboard_layers|num_workers)$|^_"
 )
 
 
@@ -135,6 +136,21 @@ class TensorboardWriter:
             few = few.detach().float().cpu().numpy() if isinstance(few, Tensor) else few
             image = figures.to_image(figures.examples_figure(few, labels))
             self._writers["batch"].add_image("pictures/examples", image, step, dataformats="HWC")
+
+    def layers(self, model: nn.Module, item: Tensor, step: int) -> None:
+        """Log what convolution, pooling and activation layers make of one item, one picture a layer.
+
+        Args:
+            model: as it is after this, too, see `logger.layer_outputs`.
+            item: ``(1, ...)`` model input.
+            step: the global step.
+        """
+        if not self.enabled:
+            return
+        for number, layer in enumerate(layer_outputs(model, item), start=1):
+            image = figures.to_image(figures.layer_figure(layer.values, f"{layer.name} {layer.shape}"))
+            tag = f"layers/{number:02d}_{layer.name.replace(' ', '_')}"
+            self._writers["batch"].add_image(tag, image, step, dataformats="HWC")
 
     def graph(self, model: nn.Module, example_input: Tensor) -> None:
         """Log the model's graph, traced in evaluation mode on the first item of `example_input` ``(batch, ...)``.

@@ -11,7 +11,7 @@ from tests.tiny import ROOT
 from trainer.check import check_config
 from utils.config import ConfigParser, read_config
 
-SHAPES = {"stft": [1, 224, 224], "wav2vec": [1, 224, 224], "ast_wav2vec": [768, 128]}
+SHAPES = {"stft": [1, 224, 224], "wav2vec": [1, 224, 224], "ast_wav2vec": [768, 128], "summary": [180]}
 ARCHITECTURES = {
     "lightcnn": ("LightCNN", "processed_stft"),
     "resnet18": ("ResNet18", "processed_stft"),
@@ -19,12 +19,15 @@ ARCHITECTURES = {
 }
 TWELVE = [f"task{task}_{level}_{arch}" for task in (1, 2) for level in (1, 2) for arch in ARCHITECTURES]
 
+CLASSICAL = ["naive_bayes", "logistic_regression", "knn", "svm", "random_forest", "gradient_boosting"]
+
 
 @pytest.fixture(scope="module")
 def data_dir(tiny_data, tmp_path_factory):
     """Tables, stores that are but described, and the other data sets, all in one folder."""
     folder = tmp_path_factory.mktemp("data")
     sounds.write_urbansound8k(folder, folds=1, classes=sounds.URBAN_TEN)
+    sounds.write_fma(folder)
     for table in tiny_data.glob("*.csv"):
         shutil.copy(table, folder)
     for method, shape in SHAPES.items():
@@ -43,6 +46,9 @@ def test_all_ready_configs_are_there():
     names = {path.stem for path in (ROOT / "configs").glob("*.json")}
     assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "task1_1_resnet18_audio", "demo"}
     assert names >= {"urbansound8k_audioclassifier", "task1_1_audioclassifier"}
+    assert names >= {f"task1_1_{estimator}" for estimator in CLASSICAL}
+    assert names >= {"memory_srn", "memory_lstm", "memory_gru"}
+    assert names >= {"task1_1_crnn", "task1_1_rawcnn1d", "fma_rawcnn1d"}
     assert names >= {"task1_1_mn04", "task2_1_mn04", "task1_1_efficientnet_b0"}
 
 
@@ -50,7 +56,9 @@ def test_all_ready_configs_are_there():
 def test_a_ready_config_passes_the_check(data_dir, path):
     config = ConfigParser(read_config(path))
     assert config["name"] == path.stem
-    check_config(config.changed("data_loader.args", data_dir=str(data_dir)))
+    # Digits to add have no folder.
+    has_data = "data_dir" in config["data_loader"]["args"]
+    check_config(config.changed("data_loader.args", **{"data_dir": str(data_dir)} if has_data else {}))
 
 
 @pytest.mark.parametrize("name", TWELVE)
@@ -95,6 +103,18 @@ def test_the_model_for_environmental_sounds_is_the_same_on_lung_sounds():
     assert (args["task"], args["level"], args["input_dir"]) == (1, 1, None)
     assert urban_args["augment"].items() <= args["augment"].items()
     assert (args["duration"], args["frontend"]["n_mels"]) == (4.0, 64)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_the_classical_configs_differ_in_nothing_that_makes_a_comparison_unfair(name):
+    own, other = config_of(f"task1_1_{name}"), config_of("task1_1_lightcnn")
+    assert own["arch"]["args"]["estimator"] == name
+    assert (own["metrics"], own["trainer"]["monitor"]) == (other["metrics"], other["trainer"]["monitor"])
+    args, other_args = own["data_loader"]["args"], other["data_loader"]["args"]
+    for key in ("data_dir", "task", "level", "validation_split"):
+        assert args[key] == other_args[key]
+    # Each feature is scaled by itself, in the estimator.
+    assert (args["input_dir"], args["normalize"], args["augment"]) == ("processed_summary", False, None)
 
 
 @pytest.mark.parametrize("name", ["task1_1_mn04", "task2_1_mn04"])

@@ -197,13 +197,13 @@ def test_a_signal_ends_the_run_with_its_state_saved(make, tmp_path, signum, work
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == checkpoint["epoch"] + 1
 
 
-def torchrun(tmp_path, config):
-    """Train with two processes."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        [*command, "-c", str(config)],
+def two_processes(tmp_path, *argv, script=SCRIPT):
+    """A finished run of a script by torchrun."""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(path)]
+    return subprocess.run(
+        [*command, *map(str, argv)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -211,14 +211,55 @@ def torchrun(tmp_path, config):
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def torchrun(tmp_path, *argv):
+    """Train with two processes."""
+    done = two_processes(tmp_path, *argv)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+# The second process gets a signal in its third step.
+SIGNALLED = SCRIPT.replace(
+    "sys.exit(",
+    """
+import os, signal
+from trainer.trainer import Trainer
+step, steps = Trainer._step, []
+def signalled(self, *args):
+    steps.append(1)
+    if len(steps) == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *args)
+Trainer._step = signalled
+sys.exit(""",
+)
+
+
+def test_two_processes_stop_and_go_on_together(make, tiny_data, tmp_path):
+    """One of them gets the signal; both stop after the same step, and the resumed pair ends as the undisturbed one."""
+    changes = {"arch__args__dropout": 0.3, "data_loader__args__batch_size": 3, "trainer__epochs": 2}
+    torchrun(tmp_path, "-c", make(trainer__save_dir=str(tmp_path / "straight"), **changes))
+    two_processes(tmp_path, "-c", make(**changes), script=SIGNALLED)
+    (folder,) = run_folders(tmp_path)
+    (place,) = folder.glob("*.pth")
+    assert place.name == "checkpoint-epoch1-step3.pth"
+    torchrun(tmp_path, "-r", place)
+    (straight,) = (tmp_path / "straight" / "models" / "tiny").glob("*")
+    one, other = (load_checkpoint(run / "checkpoint-epoch2.pth") for run in (straight, folder))
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    for ours, theirs in zip(one["history"], other["history"], strict=True):
+        for figures in (ours, theirs):
+            del figures["samples_per_second"]
+        assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
     changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
     config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
-    done = torchrun(tmp_path, config)
+    done = torchrun(tmp_path, "-c", config)
     (folder,) = run_folders(tmp_path)
     assert done.stderr.count("trainable parameters") == 1
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
@@ -244,7 +285,7 @@ def test_two_processes_train_what_one_does_with_the_same_global_batch(make, tiny
     alone = tiny_run(tiny_data, tmp_path / "one", data_loader__args__batch_size=12, **changes)
     assert len(alone.data_loader.train_indices) % 2 == 0
     alone.train()
-    torchrun(tmp_path, make(data_loader__args__batch_size=6, **changes))
+    torchrun(tmp_path, "-c", make(data_loader__args__batch_size=6, **changes))
     (folder,) = run_folders(tmp_path)
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
     assert checkpoint["global_step"] == alone.global_step

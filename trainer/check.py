@@ -37,10 +37,12 @@ def check_config(config: ConfigParser) -> None:
         UserError: names the key that is wrong and the nearest valid one, or the choices; or the file that is missing
             and the command that makes it.
     """
-    arch_args = _check_section(config, "arch", architectures)
+    arch_args = _check_section(config, "arch", architectures, filled_in=("input_shape",))
     loader_args = check_loader(config)
     loss_args = _check_section(config, "loss", losses)
-    _check_section(config, "optimizer", optimizers, filled_in=("params",))
+    _check_fitting(config)
+    if config["optimizer"] is not None:
+        _check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
         # OneCycleLR takes its peak from the optimizer unless one is given.
         defaults = {"max_lr": 0.0} if config["lr_scheduler"]["type"] == "OneCycleLR" else {}
@@ -51,6 +53,20 @@ def check_config(config: ConfigParser) -> None:
         metrics.lookup(name, f"metrics[{number}]")
     _check_monitor(config, loader_args)
     _check_values(config, arch_args, loss_args)
+
+
+def _check_fitting(config: ConfigParser) -> None:
+    """A model that is fitted at once has one epoch and no optimizer; every other one has an optimizer."""
+    name = config["arch"]["type"]
+    if not architectures[name].fits_at_once:
+        if config["optimizer"] is None:
+            raise UserError("optimizer", f"is null, but {name} is trained by one", "name an optimizer")
+        return
+    for key, value in (("optimizer", None), ("lr_scheduler", None), ("trainer.epochs", 1)):
+        if (given := config.get(key)) != value:
+            shown = given["type"] if isinstance(given, dict) else given
+            wanted = "null" if value is None else value
+            raise UserError(key, f"is {shown}, but {name} is fitted at once", f"set it to {wanted}")
 
 
 def check_loader(config: ConfigParser) -> dict[str, Any]:
@@ -142,26 +158,26 @@ def _check_data(
     for number, name in enumerate(config["metrics"]):
         if problem := loader.metric_problem(loader_args, name):
             raise UserError(f"metrics[{number}]", f"is {name}, but {problem[0]}", problem[1])
-    augmentation = Augmentation.from_config(loader_args["augment"])
+    augmentation = Augmentation.from_config(loader_args.get("augment"))
     loader.check_data(loader_args)
-    shape = _input_shape(loader_args)
+    shape = _input_shape(loader_args, loader.channels)
     _check_augmentation(augmentation, loader_args, shape)
     architecture = architectures[config["arch"]["type"]]
     if problem := architecture.input_problem(arch_args, shape) if shape else None:
         raise UserError("arch.args", problem, "take another input_dir or other arguments")
 
 
-def _input_shape(loader_args: dict[str, Any]) -> tuple[int, ...] | None:
-    """The shape of one item of input; None where only a network could tell."""
+def _input_shape(loader_args: dict[str, Any], channels: int) -> tuple[int, ...] | None:
+    """The shape of one item of input; None where only a network could tell. A loader's `channels`, if no argument."""
     where = "data_loader.args"
     if loader_args.get("input_dir") is not None:
         for key in ("frontend", "duration"):
             if loader_args[key] is not None:
                 raise UserError(f"{where}.{key}", "goes with waveforms only", "set input_dir to null")
         return tuple(read_meta(data_folder(loader_args) / loader_args["input_dir"]).shape)
-    frontend, channels = loader_args["frontend"], loader_args.get("channels", 1)
+    frontend, channels = loader_args.get("frontend"), loader_args.get("channels", channels)
     if frontend is None:
-        duration = loader_args["duration"]
+        duration = loader_args.get("duration")
         samples = round(duration * loader_args["rate"]) if duration else -1
         return (samples,) if channels == 1 else (channels, samples)
     params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
@@ -177,7 +193,7 @@ def _check_augmentation(
     augmentation: Augmentation, loader_args: dict[str, Any], shape: tuple[int, ...] | None
 ) -> None:
     where = "data_loader.args.augment"
-    given = loader_args["augment"] or {}
+    given = loader_args.get("augment") or {}
     waveforms = loader_args.get("input_dir") is None
     if unused := [key for key in ("gain_db", "noise_db", "shift", "place") if given.get(key) and not waveforms]:
         raise UserError(
@@ -190,7 +206,7 @@ def _check_augmentation(
         if getattr(augmentation, key) < 0:
             raise UserError(f"{where}.{key}", f"is {getattr(augmentation, key)}", "expected at least 0")
     masks = [key for key in ("time_masks", "freq_masks") if given.get(key)]
-    if masks and waveforms and loader_args["frontend"] is None:
+    if masks and waveforms and loader_args.get("frontend") is None:
         raise UserError(f"{where}.{masks[0]}", "masks features, but the input is waveforms", "name a frontend")
     for mask in masks if shape else ():
         key = mask.replace("masks", "axis")

@@ -45,7 +45,7 @@ def evaluate(trained: Trained, split: str | None = None) -> Report:
         split = "test" if tests else "valid"
         logger.info("no --split was named: this is %s", split)
     # The checkpoint brings its own normalisation: none is measured on what is scored.
-    loading = config.changed("data_loader.args", normalize=False)
+    loading = config.changed("data_loader.args", normalize=False) if "normalize" in args else config
     if split in ("train", "valid"):
         loader = make_loader(loading)
         if split == "valid" and not len(loader.valid_indices):

@@ -11,7 +11,7 @@ from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.folder import audio_files, file_groups, group_batches
 from data_loader.frontend import Frontend
 from logger.progress import progress_bar
-from trainer.inference import to_input
+from trainer.inference import model_output
 from trainer.trained import Trained
 from utils.device import autocast
 from utils.errors import UserError
@@ -47,7 +47,7 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None
         classes = []
         with torch.inference_mode(), autocast(trained.precision, device):
             for batch in batches:
-                output = trained.model(to_input(frontend, batch, device)).float()
+                output = model_output(trained.model, frontend, batch, device).float()
                 if not output.isfinite().all():
                     bad = batch.index[~output.isfinite().all(dim=1).cpu()][0]
                     what = f"its model gives no finite number for {files[bad]}"

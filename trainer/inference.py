@@ -60,10 +60,12 @@ def predict(
     model.eval()
     frontend.eval()
     outputs, targets, indices = [], [], []
-    with torch.inference_mode(), autocast(precision, device):
+    with torch.inference_mode():
         for batch in progress_bar(loader, desc=description, leave=False, disable=rank() != 0):
             between()
-            outputs.append(network(to_input(frontend, batch, device)).float())
+            # Not around the loader: in this process it may resample, which half precision would spoil.
+            with autocast(precision, device):
+                outputs.append(model_output(network, frontend, batch, device).float())
             targets.append(batch.target)
             indices.append(batch.index)
     model.train(modes[0])
@@ -75,14 +77,26 @@ def predict(
     return Predictions(output, target, index)
 
 
+def model_output(model: nn.Module, frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor:
+    """What a model gives for a batch; one that `takes_lengths` also gets how much of each item is no padding."""
+    if not plain_module(model).takes_lengths:
+        return model(to_input(frontend, batch, device))
+    with torch.autocast(device.type, enabled=False):
+        inputs, lengths = frontend.with_lengths(*_on_device(batch, device))
+    return model(inputs, lengths)
+
+
 def to_input(frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor:
     """The model input of a batch, on the device; pictures with their channels last in memory, which is faster."""
-    data = batch.data.to(device, non_blocking=True)
-    lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
     # In single precision: half of it would be too coarse for a spectrogram's range.
     with torch.autocast(device.type, enabled=False):
-        inputs = frontend(data, lengths)
+        inputs = frontend(*_on_device(batch, device))
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def _on_device(batch: NamedTuple, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
+    return batch.data.to(device, non_blocking=True), lengths
 
 
 def refuse_other_input(path: Path, then: InputSpec, now: InputSpec) -> None:

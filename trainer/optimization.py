@@ -41,9 +41,13 @@ lr_schedulers: Registry = _registry("learning-rate schedule", schedules, schedul
 def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer of a config; the learning rate of a group with an ``lr_scale`` is that of the config times it.
 
+    Null, for a model that is fitted at once, gives one of no parameters, which a checkpoint can hold as any other.
+
     Raises:
         UserError: it does not take these arguments.
     """
+    if config["optimizer"] is None:
+        return torch.optim.SGD([{"params": []}], lr=0.0)
     args = config.get("optimizer.args", {})
     fused = config["optimizer"]["type"] in _FUSED and not _OTHER_WAYS & args.keys()
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -30,16 +33,20 @@ def make_loader(config: ConfigParser) -> BaseDataLoader:
     return config.init_obj("data_loader", data_loaders, seed=args.get("seed", config.seed), **common)
 
 
-def make_model(config: ConfigParser, restore: bool = False) -> nn.Module:
+def make_model(config: ConfigParser, restore: bool = False, input_shape: Sequence[int] = ()) -> nn.Module:
     """The model of a config, on the CPU.
 
     Args:
         restore: all its weights will come from a checkpoint: load no pretrained ones.
+        input_shape: of one item, for an architecture that has an argument of this name.
     """
-    if not restore:
-        return config.init_obj("arch", architectures)
     architecture = architectures.lookup(config["arch"]["type"], "arch.type")
-    return architecture(**without_weights(architecture, config.get("arch.args", {})))
+    args = config.get("arch.args", {})
+    if restore:
+        args = without_weights(architecture, args)
+    if "input_shape" in inspect.signature(architecture).parameters:
+        args = {**args, "input_shape": tuple(input_shape)}
+    return architecture(**args)
 
 
 def make_criterion(config: ConfigParser, loader: BaseDataLoader) -> nn.Module:
@@ -62,12 +69,16 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
     if world_size() > 1 and not config.get("data_loader.args.shuffle", True):
         # Each process takes every n-th item: without filling up, one might have a batch more than the others.
         raise UserError("data_loader.args.shuffle", "is false, but several processes train", "set it to true")
+    if world_size() > 1 and architectures[config["arch"]["type"]].fits_at_once:
+        raise UserError("arch.type", f"{config['arch']['type']} is fitted at once", "start one process, not several")
     loader = make_loader(config)
     valid_loader = loader.split_validation()
     n_valid = len(loader.valid_indices)
     logger.info("%d training items, %d validation items", len(loader.train_indices), n_valid)
 
-    model = make_model(config, restore=config.resume is not None).to(device, memory_format=torch.channels_last)
+    frontend = loader.frontend().to(device)
+    model = make_model(config, config.resume is not None, frontend.spec.shape)
+    model = model.to(device, memory_format=torch.channels_last)
     n_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.debug("%s", model)
     logger.info("%s: %s trainable parameters", config["arch"]["type"], f"{n_trainable:,}")
@@ -84,7 +95,7 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
         config,
         device,
         data_loader=loader,
-        frontend=loader.frontend().to(device),
+        frontend=frontend,
         schedule=Schedule(config, optimizer, steps, watched_figure(config)),
         valid_data_loader=valid_loader,
         classes=loader.classes,
@@ -109,8 +120,21 @@ def _writer(config: ConfigParser, trainer: Trainer) -> TensorboardWriter:
         writer.config(config.to_dict())
         inputs, labels = example_inputs(trainer)
         writer.examples(inputs, labels)
-        writer.graph(plain_module(trainer.model), inputs)
+        if not plain_module(trainer.model).fits_at_once:
+            # Such a model is nothing yet, and then one box.
+            writer.graph(plain_module(trainer.model), inputs)
+    if enabled and config.get("trainer.tensorboard_layers", False) and not plain_module(trainer.model).fits_at_once:
+        trainer.shown = shown_item(trainer)
+        if not resumed:
+            writer.layers(plain_module(trainer.model), trainer.shown, step=0)
     return writer
+
+
+def shown_item(trainer: Trainer) -> torch.Tensor:
+    """Model input ``(1, ...)`` of the first validation item; without validation, of the first training item."""
+    loader = trainer.data_loader
+    items = loader.valid_indices if len(loader.valid_indices) else loader.train_indices
+    return _inputs(trainer, [int(items[0])])
 
 
 def example_inputs(trainer: Trainer, most: int = 8) -> tuple[torch.Tensor, list[str]]:
@@ -120,9 +144,14 @@ def example_inputs(trainer: Trainer, most: int = 8) -> tuple[torch.Tensor, list[
     by_class = [loader.train_indices[labels[loader.train_indices] == c] for c in range(len(loader.classes))]
     rounds = [items[r] for r in range(most) for items in by_class if r < len(items)]
     chosen = rounds[:most]
-    batch = loader.collate_fn([loader.dataset[int(i)] for i in chosen])
+    return _inputs(trainer, [int(i) for i in chosen]), [loader.classes[labels[i]] for i in chosen]
+
+
+def _inputs(trainer: Trainer, items: Sequence[int]) -> torch.Tensor:
+    loader = trainer.data_loader
+    batch = loader.collate_fn([loader.dataset[item] for item in items])
     frontend = trainer.frontend.eval()
     lengths = None if batch.lengths is None else batch.lengths.to(trainer.device)
     with torch.inference_mode():
         inputs = frontend(batch.data.to(trainer.device), lengths)
-    return inputs.clone(), [loader.classes[labels[i]] for i in chosen]
+    return inputs.clone()

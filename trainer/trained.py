@@ -63,7 +63,7 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
         _check_arch(config, spec, classes)
     except UserError as error:
         raise UserError(path, f"does not fit this program: {error.subject} {error.what}", error.hint) from error
-    model = _make_model(config, checkpoint["state_dict"], path)
+    model = _make_model(config, spec, checkpoint["state_dict"], path)
     load_weights(model, checkpoint["state_dict"], path)
     model.to(device, memory_format=torch.channels_last).eval()
     precision = choose_precision(config.get("trainer.precision", "fp32"), device)
@@ -74,19 +74,19 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
 
 def _check_arch(config: ConfigParser, spec: InputSpec, classes: tuple[str, ...]) -> None:
     architecture = architectures.lookup(config["arch"]["type"], "arch.type")
-    args = check_arguments(architecture, config.get("arch.args", {}), "arch.args")
+    args = check_arguments(architecture, config.get("arch.args", {}), "arch.args", filled_in=("input_shape",))
     if args.get("label_dim") != len(classes):
         raise UserError("arch.args.label_dim", f"is {args.get('label_dim')}, for {len(classes)} classes")
     if problem := architecture.input_problem(args, spec.shape):
         raise UserError("arch.args", problem)
 
 
-def _make_model(config: ConfigParser, state_dict: Mapping[str, Any], path: Path) -> nn.Module:
+def _make_model(config: ConfigParser, spec: InputSpec, state_dict: Mapping[str, Any], path: Path) -> nn.Module:
     """The network of a checkpoint's config, first without its tensors: a config may describe more than there is."""
     for place in ("meta", "cpu"):
         try:
             with torch.device(place):
-                model = make_model(config, restore=True)
+                model = make_model(config, restore=True, input_shape=spec.shape)
         except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as error:
             # Not every network can be made without tensors; one that cannot be made at all is wrong.
             if place == "cpu":

@@ -20,7 +20,8 @@ from logger.log import get_logger
 from logger.progress import progress_bar
 from logger.tensorboard import TensorboardWriter
 from model.metric import confusion_matrix
-from trainer.inference import predict, refuse_other_input, to_input
+from trainer.fitting import fit_at_once
+from trainer.inference import model_output, predict, refuse_other_input
 from trainer.nonfinite import NonFiniteGuard, Step
 from trainer.optimization import Schedule
 from trainer.place import Journal, Place, Seen
@@ -88,6 +89,8 @@ class Trainer(BaseTrainer):
         # Whether a step takes more than one batch.
         self.several = self.accumulate > 1 or world_size() > 1
         self.writer = writer
+        # Model input (1, ...) of the item whose way through the layers is drawn; None draws nothing.
+        self.shown: Tensor | None = None
         self.nonfinite = NonFiniteGuard(
             config.get("trainer.on_nonfinite", "stop") == "skip", model, device, data_loader.dataset, config.save_dir
         )
@@ -108,7 +111,8 @@ class Trainer(BaseTrainer):
         self.frontend.train()
         # A resumed run may begin in the midst of its first epoch.
         start, self._place = self._place, Place.start(len(self.classes))
-        place, speed = self._train_batches(epoch, start)
+        train = self._fit if plain_module(self.model).fits_at_once else self._train_batches
+        place, speed = train(epoch, start)
         figures = self._figures(place.output, place.target)
         self._write("train", figures, epoch)
         same_buffers(self.model)
@@ -116,6 +120,20 @@ class Trainer(BaseTrainer):
         figures |= {f"val_{name}": value for name, value in valid_figures.items()}
         self.schedule.after_epoch(figures)
         return figures | {"samples_per_second": speed}
+
+    def _fit(self, epoch: int, start: Place) -> tuple[Place, float]:
+        """In place of `_train_batches`, for a model that is fitted on all training items at once."""
+        if start.items:
+            # It was fitted, and the run stopped before the validation.
+            return start, 0.0
+        started = time.perf_counter()
+        self.data_loader.set_epoch(epoch)
+        torch.manual_seed(epoch_seed(self.config.seed, epoch, rank(), 0))
+        parts = plain_module(self.model), self.frontend, self.data_loader, self.device
+        found = fit_at_once(*parts, f"epoch {epoch}", self._stop_if_asked)
+        self.global_step += 1
+        n_items = len(found.target)
+        return Place(n_items, found.output, found.target), n_items / (time.perf_counter() - started)
 
     def _train_batches(self, epoch: int, start: Place) -> tuple[Place, float]:
         """The batches of an epoch that come after a place; the place at the end, and samples a second."""
@@ -159,9 +177,14 @@ class Trainer(BaseTrainer):
         # state of a generator to go on with the same numbers.
         torch.manual_seed(epoch_seed(self.config.seed, epoch, rank(), items))
         target = batch.target.to(self.device, non_blocking=True)
-        inputs = to_input(self.frontend, batch, self.device)
-        with autocast(self.precision, self.device):
-            output = self.model(inputs)
+        try:
+            with autocast(self.precision, self.device):
+                output = model_output(self.model, self.frontend, batch, self.device)
+        except ValueError as error:
+            if len(target) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            what = "leaves one item alone in a batch, and this network's batch normalisation takes two"
+            raise UserError("data_loader.args.batch_size", what, "take another one") from error
         loss = self.criterion(output, target)
         self._backward(loss, target)
         return Seen(output.detach().float(), target, batch.index, loss.detach())
@@ -289,6 +312,8 @@ class Trainer(BaseTrainer):
         if self.writer:
             figures = {k: v for k, v in best.items() if k != "samples_per_second"}
             self.writer.hparams(self.config.to_dict(), figures, self.global_step + 1)
+            if self.shown is not None:
+                self.writer.layers(plain_module(self.model), self.shown, self.global_step + 1)
             self.writer.close()
         if self.mnt_metric and best:
             logger.info(

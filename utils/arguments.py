@@ -115,7 +115,7 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in inner)
     if origin is Literal:
         return " or ".join(repr(option) for option in inner)
-    if origin in (list, tuple):
+    if origin in (list, tuple) or hint in (list, tuple):
         return f"a list of {describe(inner[0]).removeprefix('a ')}s" if inner else "a list"
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
     if hint in names:

@@ -23,6 +23,8 @@ from utils.strict_json import check_plain
 
 CHECKPOINT_VERSION = 1
 _TYPES = {"config": dict[str, Any], "epoch": int, "state_dict": dict[str, Any], "classes": list[str], "input": dict}
+# torch.serialization.MAGIC_NUMBER, as it is pickled.
+_OLD_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 # What zipfile and the unpickler raise on bytes that are no checkpoint, as found by trying.
 _UNREADABLE = (
     OSError,
@@ -110,6 +112,8 @@ def load_tensors(path: Path, unreadable: str, hint: str) -> Any:
     try:
         if zipfile.is_zipfile(path):
             _check_archive(path)
+        else:
+            _check_old_format(path)
         with warnings.catch_warnings():
             # On what an unpickler finds odd; it is refused below where it matters.
             warnings.simplefilter("ignore")
@@ -147,18 +151,31 @@ def _check_archive(path: Path) -> None:
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")
 
 
+def _check_old_format(path: Path) -> None:
+    """Before PyTorch 1.6, files were pickles behind a magic number; of anything else the unpickler takes sizes."""
+    with path.open("rb") as file:
+        if _OLD_MAGIC not in file.read(32):
+            raise pickle.UnpicklingError("no magic number")
+
+
 def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load all weights of a checkpoint into a model.
 
     Raises:
-        UserError: see `refuse_other_weights`. The model is then unchanged.
+        UserError: see `refuse_other_weights`. The model is then unchanged. Or the model itself refuses them by a
+            ValueError.
     """
     refuse_other_weights(model, state_dict, path)
-    model.load_state_dict(state_dict)
+    try:
+        model.load_state_dict(state_dict)
+    except ValueError as error:
+        raise UserError(path, f"does not fit the model: {error}", "take another checkpoint") from error
 
 
 def refuse_other_weights(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> None:
     """Refuse weights that are not those of a model, whose tensors may be on the meta device.
+
+    An own tensor ``(0,)`` says nothing of how long it comes out of the training.
 
     Raises:
         UserError: a tensor is missing, left over, or of another shape or kind; lists them.
@@ -169,14 +186,19 @@ def refuse_other_weights(model: nn.Module, state_dict: Mapping[str, Any], path: 
     problems += [
         f"{name} is {found}, not {wanted}"
         for name in own
-        if name in state_dict and (found := _kind(state_dict[name])) != (wanted := _kind(own[name]))
+        if name in state_dict and (found := _kind(state_dict[name])) != (wanted := _kind(own[name], state_dict[name]))
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(path, f"does not fit the model: {'; '.join(problems[:5])}{more}", "is it of another config?")
 
 
-def _kind(tensor: torch.Tensor) -> str:
-    """The shape of a tensor, and its dtype and layout where they are not the usual ones."""
+def _kind(tensor: torch.Tensor, saved: torch.Tensor | None = None) -> str:
+    """The shape of a tensor, and its dtype and layout where they are not the usual ones.
+
+    The shape of an empty one ``(0,)`` is that of a list that was `saved` for it.
+    """
     unusual = {tensor.dtype, tensor.layout} - {torch.float32, torch.strided}
-    return " ".join([str(tuple(tensor.shape)), *sorted(str(kind).removeprefix("torch.") for kind in unusual)])
+    of_any_length = saved is not None and tuple(tensor.shape) == (0,) and saved.ndim == 1
+    shape = tuple(saved.shape if of_any_length else tensor.shape)
+    return " ".join([str(shape), *sorted(str(kind).removeprefix("torch.") for kind in unusual)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.batching import similar_batches, similar_rows
+from data_loader.batching import collate_resp, similar_batches, similar_rows
 
 LENGTHS = np.random.default_rng(0).integers(1, 1000, 60).tolist()
 
@@ -41,3 +41,11 @@ def test_batches_hold_the_waveforms_padded_with_zeros_and_one_rate():
             assert not item[length:].any()
         seen += rows
     assert sorted(seen) == list(range(60))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
+def test_features_of_one_axis_are_not_taken_for_waveforms(dtype):
+    batch = collate_resp([(torch.ones(5, dtype=dtype), 0, 7), (torch.zeros(5, dtype=dtype), 1, 8)])
+    assert (batch.data.shape, batch.data.dtype, batch.lengths) == ((2, 5), dtype, None)
+    waveforms = collate_resp([(torch.ones(5), 0, 7), (torch.zeros(3), 1, 8)])
+    assert waveforms.lengths.tolist() == [5, 3]

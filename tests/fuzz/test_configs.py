@@ -18,6 +18,7 @@ from utils.errors import UserError
 
 SHIPPED = sorted((ROOT / "configs").glob("*.json"))
 SHAPES = {"stft": [1, 224, 224], "ast": [256, 128], "ast_wav2vec": [768, 128], "wav2vec": [1, 224, 224]}
+SHAPES["summary"] = [180]
 # Names that are there, or that an attribute look-up would find.
 NAMES = [
     "LightCNN",
@@ -62,6 +63,7 @@ def data_dir(tiny_data, tmp_path_factory) -> Path:
     """The tables, what a description of the features that the shipped configs take says, and other data sets."""
     folder = tmp_path_factory.mktemp("data")
     sounds.write_urbansound8k(folder, folds=1, classes=sounds.URBAN_TEN)
+    sounds.write_fma(folder)
     for table in tiny_data.glob("*.csv"):
         shutil.copy(table, folder)
     meta = json.loads((tiny_data / "processed_stft" / "meta.json").read_text())
@@ -95,7 +97,8 @@ def checked(config: dict) -> None:
 def test_the_shipped_configs_are_accepted(data_dir):
     for path in SHIPPED:
         config = read_config(path)
-        config["data_loader"]["args"]["data_dir"] = str(data_dir)
+        if "data_dir" in config["data_loader"]["args"]:
+            config["data_loader"]["args"]["data_dir"] = str(data_dir)
         checked(config)
 
 
@@ -251,8 +254,10 @@ def test_a_config_that_is_accepted_trains(tiny_data, tmp_path, given, examples):
     def refused(changes):
         shutil.rmtree(tmp_path / "saved", ignore_errors=True)
         changed = edited(config, [change for change in changes if change.path not in keep])
-        result = isinstance(answer(lambda: train(changed)), UserError)
-        assert not result or not list((tmp_path / "saved").glob("models/*/*"))
-        return result
+        result = answer(lambda: train(changed))
+        # A run that ended at a loss that is not finite keeps its log.
+        if isinstance(result, UserError) and "finite" not in result.what:
+            assert not list((tmp_path / "saved").glob("models/*/*"))
+        return isinstance(result, UserError)
 
     fuzz("config", examples, edits(config, some), refused)

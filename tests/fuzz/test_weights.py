@@ -139,7 +139,7 @@ def test_a_folder_of_weights_is_loaded_or_refused(folder, tmp_path):
         lambda start: start + whole["model.safetensors"][header:]
     )
     cut = st.integers(0, len(whole["model.safetensors"]) - 1).map(lambda size: whole["model.safetensors"][:size])
-    described = edits(config).map(lambda changes: json.dumps(edited(config, changes)).encode())
+    described = edits(config).map(lambda changes: json.dumps(edited(config, changes), default=str).encode())
     strategy = st.one_of(
         st.tuples(st.just("config.json"), described),
         st.tuples(st.just("config.json"), damaged(whole["config.json"])),

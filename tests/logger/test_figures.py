@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logger.figures import confusion_figure, examples_figure, save, to_image
+from logger.figures import confusion_figure, examples_figure, layer_figure, save, to_image
 
 CLASSES = ["Normal", "Rhonchi", "Wheeze", "Stridor", "Coarse Crackle", "Fine Crackle", "Wheeze & Crackle"]
 
@@ -70,6 +70,28 @@ def test_examples_of_every_input_shape_are_drawn_with_their_labels(shape):
 def test_time_runs_along_x_for_time_by_feature_inputs():
     figure = examples_figure(np.zeros((1, 25, 16)), ["a"])
     assert figure.axes[0].images[0].get_array().shape == (16, 25)
+
+
+def test_channels_of_a_layer_are_tiles_from_the_top_left_each_of_its_own_brightness():
+    channels = np.zeros((5, 20, 40))
+    channels[:, 0, 0] = [1, 1000, 1e-3, -7, 0]
+    tiles = layer_figure(channels, "conv").axes[0].images[0].get_array()
+    # 5 tiles are 2 rows of 3, with a gap of one pixel beside each 20; the first row is drawn at the bottom.
+    assert tiles.shape == (2 * 21, 3 * 42)
+    corners = [tiles[21, 0], tiles[21, 42], tiles[21, 84], tiles[0, 0], tiles[0, 42]]
+    assert corners == [1, 1, 1, 0, 0]
+    assert tiles[1, 1] == 1  # what is above the least one, in the fourth
+    assert tiles.mask[20].all()
+    assert tiles.mask[:20, 84:].all()
+
+
+@pytest.mark.parametrize("shape", [(16, 30, 7), (1, 1, 1), (3, 1, 900), (32, 500), (1, 1), (64,), (1,)])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 3e38])
+def test_layers_of_every_shape_are_drawn_whatever_they_hold(shape, value):
+    values = np.random.default_rng(0).standard_normal(shape)
+    values[..., -1] = value
+    image = to_image(layer_figure(values, "$\\frac{$ layer"))
+    assert image.std() > 0
 
 
 def test_a_saved_picture_is_a_png_of_the_same_pixels(tmp_path):

@@ -126,6 +126,16 @@ def _graph_nodes(folder):
     return GraphDef.FromString(_read(folder).Graph().SerializeToString()).node
 
 
+def test_layers_are_one_picture_each_in_their_order(writer, log_dir):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2), nn.Sigmoid())
+    for step in (0, 12):
+        writer.layers(model, torch.rand(1, 1, 8, 8), step)
+    writer.flush()
+    tags = _read(log_dir).Tags()["images"]
+    assert sorted(tags) == ["layers/01_0_Conv2d", "layers/02_1_ReLU", "layers/03_4_Sigmoid"]
+    assert [event.step for event in _read(log_dir).Images(tags[0])] == [0, 12]
+
+
 class _Untraceable(nn.Module):
     def forward(self, x):
         return {"logits": x, "names": "no tensor"}
@@ -168,6 +178,7 @@ CONFIG = {
     "loss": {"type": "cross_entropy", "args": {"weight": [0.2, 0.5, 0.3]}},
     "trainer": {"epochs": 100, "save_dir": "saved/", "verbosity": 2, "monitor": "min val_loss", "tensorboard": True},
 }
+CONFIG["trainer"]["tensorboard_layers"] = True
 
 
 def test_hparams_are_what_bears_on_the_result():
@@ -246,7 +257,7 @@ writer = TensorboardWriter({str(tmp_path / "log")!r}, enabled=False)
 writer.scalars("train", {{"loss": 1.0}}, 1)
 writer.confusion([[1]], ["a"], 1)
 writer.examples(torch.zeros(1, 4), ["a"])
-writer.graph(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+writer.graph(torch.nn.Linear(2, 2), torch.zeros(1, 2)), writer.layers(torch.nn.ReLU(), torch.zeros(1, 2), 0)
 writer.text("a", "b"), writer.config({{}}), writer.hparams({{}}, {{}}), writer.flush(), writer.close()
 assert not {{"tensorboard", "matplotlib"}} & sys.modules.keys()
 """

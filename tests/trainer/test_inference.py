@@ -49,6 +49,20 @@ def test_the_batch_size_does_not_change_predictions(trainer):
     torch.testing.assert_close(one.output, whole)
 
 
+def test_items_are_loaded_in_single_precision_whatever_the_model_computes_in(trainer):
+    seen = []
+
+    def batches():
+        for batch in trainer.valid_data_loader:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            yield batch
+
+    hook = trainer.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    predict(trainer.model, trainer.frontend, batches(), CPU, "bf16")
+    hook.remove()
+    assert seen == [False, True] * len(trainer.valid_data_loader)
+
+
 def test_features_are_made_in_single_precision_under_autocast(trainer):
     batch = next(iter(trainer.valid_data_loader))
     with torch.autocast("cpu", torch.bfloat16):

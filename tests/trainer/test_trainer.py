@@ -11,6 +11,7 @@ from torch import nn
 from model.loss import CrossEntropy
 from tests.tiny import tiny_run
 from trainer.place import Seen
+from utils.errors import UserError
 
 
 def weights(trainer):
@@ -204,3 +205,11 @@ def test_a_loss_of_its_own_needs_no_weights(tiny_data, tmp_path):
 
     trainer.criterion = Own()
     assert math.isfinite(trainer.train()["val_loss"])
+
+
+def test_a_lone_item_that_batch_normalisation_cannot_take_is_one_line(tiny_data, tmp_path):
+    n_items = len(tiny_run(tiny_data, tmp_path).data_loader.train_indices)
+    changes = {"data_loader__args__batch_size": n_items - 1, "trainer__epochs": 1}
+    with pytest.raises(UserError, match="leaves one item alone in a batch"):
+        tiny_run(tiny_data, tmp_path, arch__args__norm=True, **changes).train()
+    tiny_run(tiny_data, tmp_path, **changes).train()

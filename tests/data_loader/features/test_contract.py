@@ -16,6 +16,7 @@ SHAPES = {
     "wav2vec": (1, 224, 224),
     "mel": (1, 64, 801),
     "mel32k": (1, 128, 1000),
+    "summary": (180,),
 }
 VARIANTS = [
     ("stft", {}),
@@ -26,6 +27,7 @@ VARIANTS = [
     ("mel", {"fit": "pad", "duration": 2.0, "n_mels": 32}),
     ("mel32k", {"duration": 1.0}),
     ("mel32k", {"fit": "pad", "duration": 2.0}),
+    ("summary", {}),
     ("wav2vec", {"precision": "fp32"}),
     ("ast_wav2vec", {"precision": "fp32"}),
     ("ast_wav2vec", {"precision": "bf16"}),
