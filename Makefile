@@ -36,7 +36,7 @@ demo: $(VENV)/run
 	@echo "Look at the run:  $(BIN)/tensorboard --logdir saved/log"
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

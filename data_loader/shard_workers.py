@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 
 import torch
@@ -11,6 +14,7 @@ import torch
 from data_loader.jobs import Job
 from data_loader.shards import Recipe, compute_job
 from logger.progress import progress_bar
+from utils.cli import Stopped
 
 
 def compute_jobs(jobs: list[Job], recipe: Recipe, workers: int, progress: bool) -> None:
@@ -31,18 +35,50 @@ def compute_jobs(jobs: list[Job], recipe: Recipe, workers: int, progress: bool) 
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, initializer=_take_one_core)
     try:
-        with progress_bar(total=total, desc=recipe.method, unit="item", disable=not progress) as bar:
+        with (
+            _signals() as seen,
+            progress_bar(total=total, desc=recipe.method, unit="item", disable=not progress) as bar,
+        ):
             waiting = {pool.submit(_work, job, recipe, counts, stop) for job in jobs}
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
                 bar.update(_drain(counts))
                 for future in finished:
                     future.result()
+                _stop_if_any(seen)
     finally:
         # Where something went wrong, shards under way are given up at their next batch.
         stop.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads_before)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals that come within the block, noted and not raised: what starts threads swallows exceptions.
+
+    A second one ends the process at once.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def note(signum: int, frame: object) -> None:
+        seen.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+
+    handlers = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _stop_if_any(seen: list[int]) -> None:
+    if seen:
+        raise KeyboardInterrupt if seen[0] == signal.SIGINT else Stopped(seen[0])
 
 
 def _take_one_core() -> None:

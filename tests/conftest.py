@@ -54,3 +54,11 @@ def real_tables(real_data):
     from data_loader.tables import build_tables
 
     return build_tables(real_data)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test logs may be no text, which one process of the suite cannot send to the other."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -13,6 +13,24 @@ def _no_sync(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
+def pytest_sessionfinish(session) -> None:
+    from tests.fuzz.harness import TRIED
+
+    # One of several processes: it tells its counts to the first one.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["fuzz"] = TRIED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    from tests.fuzz.harness import TRIED
+
+    for name, (tried, refused) in getattr(node, "workeroutput", {}).get("fuzz", {}).items():
+        ours = TRIED.setdefault(name, [0, 0])
+        ours[0] += tried
+        ours[1] += refused
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     from tests.fuzz.harness import TRIED
 
