@@ -46,6 +46,7 @@ def compute_jobs(jobs: list[Job], recipe: Recipe, workers: int, progress: bool) 
                 for future in finished:
                     future.result()
                 _stop_if_any(seen)
+        _stop_if_any(seen)
     finally:
         # Where something went wrong, shards under way are given up at their next batch.
         stop.set()
