@@ -38,7 +38,9 @@ def parser() -> ArgumentParser:
         "(default: test where there is one, else valid)",
     )
     result.add_argument("--out-dir", metavar="DIR", help="where the report goes (default: next to the checkpoint)")
-    result.add_argument("--wav", metavar="DIR", help="predict all WAV and FLAC files below DIR; needs no annotations")
+    result.add_argument(
+        "--wav", metavar="DIR", help="predict all audio files (WAV, FLAC, OGG, MP3) below DIR; needs no annotations"
+    )
     result.add_argument("--out", metavar="FILE", help="where the predictions of --wav go (JSON)")
     result.add_argument(
         "--bs",

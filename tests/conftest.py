@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def real_tables(real_data):
     from data_loader.tables import build_tables
 
     return build_tables(real_data)
+
+
+@pytest.fixture
+def own_sigterm():
+    """run_script takes over SIGTERM."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,6 +20,7 @@ import soundfile
 
 import preprocess
 from tests.full_disk import full_disk
+from tests.processes import two_processes
 from utils.cli import run_script
 from utils.lock import only_one
 
@@ -356,19 +357,6 @@ def test_ctrl_c_says_that_the_run_can_go_on(tmp_path, call, monkeypatch):
     assert "processed_stft.partial" not in written(tmp_path)
 
 
-def torchrun(data_dir, *arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "preprocess.py"]
-    return subprocess.run(
-        [*command, "--data-dir", str(data_dir), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_two_processes_write_the_store_that_one_writes(tmp_path, call, monkeypatch):
     for number in range(5):
         put(tmp_path, stem=f"{number}_1.0_0_p1_{number}", rate=8000 - 100 * number)
@@ -378,7 +366,7 @@ def test_two_processes_write_the_store_that_one_writes(tmp_path, call, monkeypat
     tables = (tmp_path / "task1.csv").read_bytes()
     shutil.rmtree(tmp_path / "processed_stft")
 
-    done = torchrun(tmp_path, "--method", "stft")
+    done = two_processes("preprocess.py", "--data-dir", tmp_path, "--method", "stft")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("train: 5 recordings") == done.stdout.count("15 items computed") == 1
     assert (tmp_path / "task1.csv").read_bytes() == tables
@@ -395,7 +383,7 @@ def test_a_bad_file_stops_all_processes_with_one_line(tmp_path):
     for number in range(4):
         put(tmp_path, stem=f"{number}_1.0_0_p1_{number}")
     (tmp_path / "wav" / "1_1.0_0_p1_1.wav").write_bytes(b"no audio")
-    done = torchrun(tmp_path, "--method", "stft")
+    done = two_processes("preprocess.py", "--data-dir", tmp_path, "--method", "stft")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == done.stderr.count("1_1.0_0_p1_1.wav: is not a readable audio file") == 1
     assert not (tmp_path / "processed_stft").exists()

@@ -10,25 +10,12 @@ import sys
 import pytest
 import torch
 
+from tests.processes import SCRIPT, train_with_two, trained_with_two
 from tests.tiny import ROOT, run, tiny_config, tiny_run, write_config
 from trainer.inference import predict
 from utils.checkpoint import load_checkpoint, load_weights
 
-# A script that knows the tiny network, for what needs a process of its own.
-SCRIPT = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import tests.tiny, train
-from utils.cli import run_script
-sys.exit(run_script(train.main, train.parser()))
-"""
-
-
-@pytest.fixture(autouse=True)
-def _signals():
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("own_sigterm")
 
 
 @pytest.fixture
@@ -197,29 +184,6 @@ def test_a_signal_ends_the_run_with_its_state_saved(make, tmp_path, signum, work
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == checkpoint["epoch"] + 1
 
 
-def two_processes(tmp_path, *argv, script=SCRIPT):
-    """A finished run of a script by torchrun."""
-    path = tmp_path / "script.py"
-    path.write_text(script)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(path)]
-    return subprocess.run(
-        [*command, *map(str, argv)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def torchrun(tmp_path, *argv):
-    """Train with two processes."""
-    done = two_processes(tmp_path, *argv)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 # The second process gets a signal in its third step.
 SIGNALLED = SCRIPT.replace(
     "sys.exit(",
@@ -240,12 +204,12 @@ sys.exit(""",
 def test_two_processes_stop_and_go_on_together(make, tiny_data, tmp_path):
     """One of them gets the signal; both stop after the same step, and the resumed pair ends as the undisturbed one."""
     changes = {"arch__args__dropout": 0.3, "data_loader__args__batch_size": 3, "trainer__epochs": 2}
-    torchrun(tmp_path, "-c", make(trainer__save_dir=str(tmp_path / "straight"), **changes))
-    two_processes(tmp_path, "-c", make(**changes), script=SIGNALLED)
+    trained_with_two(tmp_path, "-c", make(trainer__save_dir=str(tmp_path / "straight"), **changes))
+    train_with_two(tmp_path, "-c", make(**changes), script=SIGNALLED)
     (folder,) = run_folders(tmp_path)
     (place,) = folder.glob("*.pth")
     assert place.name == "checkpoint-epoch1-step3.pth"
-    torchrun(tmp_path, "-r", place)
+    trained_with_two(tmp_path, "-r", place)
     (straight,) = (tmp_path / "straight" / "models" / "tiny").glob("*")
     one, other = (load_checkpoint(run / "checkpoint-epoch2.pth") for run in (straight, folder))
     for name, value in one["state_dict"].items():
@@ -259,7 +223,7 @@ def test_two_processes_stop_and_go_on_together(make, tiny_data, tmp_path):
 def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
     changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
     config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
-    done = torchrun(tmp_path, "-c", config)
+    done = trained_with_two(tmp_path, "-c", config)
     (folder,) = run_folders(tmp_path)
     assert done.stderr.count("trainable parameters") == 1
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
@@ -285,7 +249,7 @@ def test_two_processes_train_what_one_does_with_the_same_global_batch(make, tiny
     alone = tiny_run(tiny_data, tmp_path / "one", data_loader__args__batch_size=12, **changes)
     assert len(alone.data_loader.train_indices) % 2 == 0
     alone.train()
-    torchrun(tmp_path, "-c", make(data_loader__args__batch_size=6, **changes))
+    trained_with_two(tmp_path, "-c", make(data_loader__args__batch_size=6, **changes))
     (folder,) = run_folders(tmp_path)
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
     assert checkpoint["global_step"] == alone.global_step

@@ -100,11 +100,6 @@ class Trainer(BaseTrainer):
         if config.resume:
             self._resume_checkpoint(config.resume)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch."""
-        return -(-len(self.data_loader) // self.accumulate)
-
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         plain_module(self.model).on_epoch(epoch)
         self.model.train()

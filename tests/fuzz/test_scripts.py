@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,7 @@ from tests.tiny import run, tiny_config, tiny_run, write_config
 MEL = ["--method", "mel", "--mel-n-mels", "8", "--mel-duration", "0.1", "--workers", "1"]
 
 
-@pytest.fixture(autouse=True)
-def _signals():
-    """run_script takes over SIGTERM."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("own_sigterm")
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from torch import nn
 from model import architectures
 from model.raw_cnn import RawCNN1d
 from tests import sounds
+from tests.ready_config import train_resume_and_test
 from tests.tiny import ROOT, run
-from utils.checkpoint import load_checkpoint
 
 ARGS = {"label_dim": 2, "indim": 1, "samples": 10_000}
 
@@ -68,22 +68,7 @@ def test_an_input_that_does_not_fit_is_said():
 
 
 def test_the_ready_config_is_trained_resumed_and_tested(tiny_data, tmp_path):
-    config = ROOT / "configs" / "task1_1_rawcnn1d.json"
-
-    def train(saved, *argv):
-        sets = [f"trainer.save_dir={saved}", "trainer.epochs=2", "trainer.tensorboard=false", "trainer.keep_last=null"]
-        where = ["--data-dir", tiny_data, "--set", "data_loader.args.validation_split=0.3", *sets]
-        assert run("train", *argv, "-d", "cpu", "--run_id", "a", *where) == 0
-        return saved / "models" / config.stem / "a"
-
-    whole = train(tmp_path / "whole", "-c", config)
-    rest = train(tmp_path / "rest", "-r", whole / "checkpoint-epoch1.pth")
-    one, two = (load_checkpoint(folder / "checkpoint-epoch2.pth")["state_dict"] for folder in (whole, rest))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert (
-        run("test", "-r", whole / "checkpoint-epoch2.pth", "-d", "cpu", "--out-dir", tmp_path, "--split", "valid") == 0
-    )
-    assert (tmp_path / "metrics.json").is_file()
+    train_resume_and_test("task1_1_rawcnn1d", tiny_data, tmp_path)
 
 
 def test_the_config_for_genres_is_trained_and_tested(tmp_path):

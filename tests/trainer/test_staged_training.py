@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
-from tests.tiny import ROOT, tiny_config, tiny_run, write_config
+from tests.processes import trained_with_two
+from tests.tiny import tiny_config, tiny_run, write_config
 from tests.trainer.test_resume import same
 from trainer.optimization import Schedule, make_optimizer
 from utils.checkpoint import load_checkpoint
@@ -114,12 +113,6 @@ def test_a_group_is_trained_at_its_scale_of_the_learning_rate(tiny_data, tmp_pat
 
 
 def test_two_processes_train_what_is_set_free_alike(tiny_data, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "import tests.tiny, train\nfrom utils.cli import run_script\n"
-        "sys.exit(run_script(train.main, train.parser()))\n"
-    )
     # Without batch normalisation, whose statistics are of a process: one process with twice the batch is the same.
     arch = {**STAGED["arch"], "args": {**STAGED["arch"]["args"], "backbone": "test_convnext"}}
     changes = STAGED | {
@@ -132,17 +125,7 @@ def test_two_processes_train_what_is_set_free_alike(tiny_data, tmp_path):
     assert len(alone.data_loader.train_indices) % 2 == 0
     alone.train()
     config = tiny_config(tiny_data, tmp_path / "two", **changes | {"data_loader__args__batch_size": 6})
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        [*command, "-c", str(write_config(tmp_path / "c.json", config))],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    trained_with_two(tmp_path, "-c", write_config(tmp_path / "c.json", config))
     (folder,) = (tmp_path / "two" / "models" / "tiny").iterdir()
     for ours, theirs in zip(states(folder), states(alone.config.save_dir), strict=True):
         for name in theirs:

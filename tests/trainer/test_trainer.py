@@ -119,10 +119,9 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tiny_data, tmp_path,
     small = tiny_run(tiny_data, tmp_path, data_loader__args__batch_size=size, trainer__accumulate=3, **changes)
     # The last step of the epoch has fewer batches, or a smaller one.
     assert len(small.data_loader.train_indices) % (3 * size)
-    assert small.steps_per_epoch == large.steps_per_epoch == len(large.data_loader)
     for trainer in (large, small):
         trainer.train()
-    assert small.global_step == large.global_step
+    assert small.global_step == large.global_step == len(large.data_loader) * large.epochs
     for name, value in weights(large).items():
         torch.testing.assert_close(weights(small)[name], value, rtol=1e-4, atol=1e-6)
 
