@@ -37,8 +37,11 @@ def parser() -> ArgumentParser:
     methods = declared_parameters()
     result = make_parser(__doc__, EPILOG)
     result.add_argument("--method", choices=methods, help="the feature method; none writes the tables alone")
-    result.add_argument("--tasks", default="1,2", metavar="1,2", help="1 events, 2 recordings (default: both)")
+    result.add_argument("--tasks", metavar="1,2", help="1 events, 2 recordings (default: both that the method is for)")
     result.add_argument("--workers", type=positive, metavar="N", help="threads, each on one core (default: all cores)")
+    result.add_argument(
+        "--shards", type=positive, metavar="N", help="files a task of the store (default: one for some 512 items)"
+    )
     result.add_argument("--limit", type=positive, metavar="N", help="only N recordings and their events, for a trial")
     result.add_argument(
         "--force", action="store_true", help="make an existing store anew, with the tasks of --tasks and no others"
@@ -75,9 +78,10 @@ def main(args: Namespace) -> None:
 
     check_flags(args, methods)
     params = feature_params(args, methods[args.method]) if args.method else {}
+    tasks = parse_tasks(args.tasks) if args.tasks else [*methods[args.method].tasks] if args.method else [1, 2]
     # One process waits for another as long as that one computes.
     with process_group(torch.device("cpu"), timeout=timedelta(days=7)):
-        run(args, Path(args.data_dir or "data/SPRSound/"), parse_tasks(args.tasks), params)
+        run(args, Path(args.data_dir or "data/SPRSound/"), tasks, params)
 
 
 def run(args: Namespace, data_dir: Path, tasks: list[int], params: dict[str, Any]) -> None:
@@ -127,6 +131,7 @@ def compute(
             workers=1 if device != "cpu" else workers,
             device=device,
             limit=args.limit,
+            n_shards=args.shards,
             force=args.force,
             progress=rank() == 0,
             # Not before: with new tables, a store that is refused would still be used.
@@ -182,7 +187,8 @@ def check_flags(args: Namespace, methods: Mapping[str, Any]) -> None:
         method = name.partition(".")[0]
         if value is not None and "." in name and method != args.method:
             raise UserError(_flag(name), f"is for the method {method}", f"give --method {method}, or leave it out")
-    needs = {"weights": "method", "limit": "method", "force": "method", "url": "download", "sha256": "download"}
+    needs = dict.fromkeys(("weights", "limit", "shards", "force"), "method")
+    needs |= {"url": "download", "sha256": "download"}
     for name, needed in needs.items():
         if getattr(args, name) and not getattr(args, needed):
             raise UserError(f"--{name}", "has no effect here", f"it goes with --{needed}")

@@ -34,7 +34,7 @@ def parser() -> ArgumentParser:
     result.add_argument(
         "--split",
         metavar="SPLIT",
-        help="train, valid, test (its parts together), inter, intra, or another split of the tables "
+        help="train, valid, test (its parts together), inter, intra, held_out, or another split of the tables "
         "(default: test where there is one, else valid)",
     )
     result.add_argument("--out-dir", metavar="DIR", help="where the report goes (default: next to the checkpoint)")
@@ -42,6 +42,19 @@ def parser() -> ArgumentParser:
         "--wav", metavar="DIR", help="predict all audio files (WAV, FLAC, OGG, MP3) below DIR; needs no annotations"
     )
     result.add_argument("--out", metavar="FILE", help="where the predictions of --wav go (JSON)")
+    result.add_argument(
+        "--decide",
+        choices=["argmax", "counted", "score"],
+        default="argmax",
+        help="the most probable class (default); the most probable one that the score counts, never Poor Quality; or "
+        "that which maximises the expected score",
+    )
+    result.add_argument(
+        "--adapt-priors",
+        action="store_true",
+        help="with --wav: estimate the class proportions of DIR from the predictions, and predict for these "
+        "(off by default: it assumes that nothing but the proportions differs from the training)",
+    )
     result.add_argument(
         "--bs",
         type=positive,
@@ -58,6 +71,8 @@ def main(args: Namespace) -> None:
         parser().error("--wav DIR and --out FILE go together")
     if args.wav and (args.split or args.out_dir):
         parser().error("--split and --out-dir are for a test, --wav and --out for a prediction")
+    if args.adapt_priors and not args.wav:
+        parser().error("--adapt-priors goes with --wav: a test keeps the proportions of the training")
     choose_visible_devices(args.device)
     with quick_imports():
         from logger.log import setup_logging
@@ -72,14 +87,14 @@ def main(args: Namespace) -> None:
         with quick_imports():
             from trainer.folder_prediction import predict_folder, write_predictions
 
-        predictions = predict_folder(trained, Path(args.wav), args.bs)
+        predictions = predict_folder(trained, Path(args.wav), args.bs, args.decide, args.adapt_priors)
         write_predictions(predictions, Path(args.out))
         print(f"{len(predictions)} predictions: {args.out}")
         return
     with quick_imports():
         from trainer.evaluation import evaluate
 
-    report = evaluate(trained, args.split)
+    report = evaluate(trained, args.split, args.decide)
     out_dir = Path(args.out_dir) if args.out_dir else trained.path.parent / report.metrics["split"]
     try:
         report.save(out_dir)

@@ -23,10 +23,14 @@ EPILOG = """examples:
   python train.py -c configs/task1_1_lightcnn.json --set 'data_loader.args.validation_split={"folds": 5, "fold": 0}'
   python train.py -r saved/models/NAME/RUN/checkpoint-epoch7.pth          go on with a run
   python train.py -c configs/task2_1_ast.json -r auto                     go on with its newest run, or begin one
+  python train.py -c configs/task1_1_lightcnn.json --folds 5 --seeds 3    cross-validation, and one ensemble of it all
+  python train.py -c configs/small_task1_2.json --folds 5 --teacher saved/models/best_task1_2/RUN    one small network
   torchrun --nproc_per_node=2 train.py -c configs/task2_1_ast.json        two GPUs
 
 A run writes its checkpoints to saved/models/NAME/RUN/ and its TensorBoard log to saved/log/NAME/RUN/; the best
-checkpoint of the newest run is saved/model_best.pth. Look at the runs with: tensorboard --logdir saved/log"""
+checkpoint of the newest run is saved/model_best.pth. With --folds, the runs of all folds lie below one such folder,
+beside the ensemble and the out-of-fold scores (oof/); called again with -r auto or its --run_id, it goes on. Look at
+the runs with: tensorboard --logdir saved/log"""
 
 
 def parser() -> ArgumentParser:
@@ -44,6 +48,23 @@ def parser() -> ArgumentParser:
     result.add_argument("--bs", type=positive, help="batch size (data_loader.args.batch_size)")
     result.add_argument(
         "--run_id", "--run-id", metavar="NAME", help="name of the run's folders (default: date and time)"
+    )
+    result.add_argument(
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="train K folds, score each item by what was not trained on it, and write one ensemble checkpoint",
+    )
+    result.add_argument(
+        "--seeds", type=positive, metavar="N", help="with --folds: train each fold N times (default: 1)"
+    )
+    result.add_argument(
+        "--teacher",
+        metavar="FOLDER",
+        help="with --folds: learn from this group too, and write one network, trained on all items, in place of all",
+    )
+    result.add_argument(
+        "--jobs", type=positive, metavar="N", help="with --folds: N runs at a time (default: one a GPU, or one a core)"
     )
     result.add_argument(
         "--set", nargs="+", action="extend", metavar="KEY=VALUE",
@@ -67,6 +88,10 @@ def newest_of(args: Namespace) -> Path | None:
 
 def main(args: Namespace) -> None:
     """Read the config, build everything, train."""
+    if not args.folds and (args.seeds or args.jobs or args.teacher):
+        parser().error("--seeds, --jobs and --teacher go with --folds")
+    if args.folds == 1:
+        parser().error("--folds: there are at least 2")
     choose_visible_devices(args.device)
     with quick_imports():
         import torch
@@ -81,6 +106,11 @@ def main(args: Namespace) -> None:
         from utils.distributed import process_group, rank
 
     setup_logging(None)
+    if args.folds:
+        from trainer.cross_validation import cross_validate
+
+        cross_validate(args)
+        return
     if args.resume == "auto":
         args.resume = newest_of(args)
     saved = load_checkpoint(Path(args.resume))["config"] if args.resume else None

@@ -47,7 +47,7 @@ class BaseDataLoader(OrderedLoader):
         dataset: Dataset,
         batch_size: int,
         shuffle: bool,
-        validation_split: float | int | dict[str, int],
+        validation_split: float | int | str | dict[str, int],
         num_workers: int,
         collate_fn: Callable[[Any], Any] = default_collate,
         seed: int = 0,
@@ -68,7 +68,7 @@ class BaseDataLoader(OrderedLoader):
         super().__init__(dataset, sampler=sampler, **self._common)
 
     def split_indices(
-        self, dataset: Dataset, validation_split: float | int | dict[str, int]
+        self, dataset: Dataset, validation_split: float | int | str | dict[str, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Item numbers of training and validation: here a random split by fraction or count.
 
@@ -77,8 +77,8 @@ class BaseDataLoader(OrderedLoader):
         """
         n_items = len(dataset)
         where = "data_loader.args.validation_split"
-        if isinstance(validation_split, dict):
-            raise UserError(where, "folds are not for this data loader", "give a fraction or a count")
+        if isinstance(validation_split, dict | str):
+            raise UserError(where, "folds and shares are not for this data loader", "give a fraction or a count")
         n_valid = validation_split if isinstance(validation_split, int) else int(n_items * validation_split)
         if not 0 <= n_valid < n_items:
             raise UserError(where, f"is {validation_split} for {n_items} items", "leave items on both sides")

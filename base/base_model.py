@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
+
+
+class Detailed(NamedTuple):
+    """What a model with `details` gives in training mode.
+
+    Attributes:
+        logits: ``(batch, label_dim)``, as in evaluation mode.
+        details: "fine": logits of the fine classes ``(batch, fine)``; "frames": logits ``(batch, frames, k)``.
+    """
+
+    logits: Tensor
+    details: Tensor
 
 
 class BaseModel(nn.Module):
@@ -27,6 +39,11 @@ class BaseModel(nn.Module):
     # Whether `forward` is called as ``forward(x, lengths)``: ``(batch,)`` int64, how many steps of each item's last
     # axis count; those behind are padding. It has to have a default of None: all count, as in features.
     takes_lengths: bool = False
+
+    # What it tells of an item beside its class, for a loss of the same `details`: "fine", logits of finer classes;
+    # "frames", logits of what is heard in each frame; None, nothing. With any, `forward` returns `Detailed` in
+    # training mode, and the logits alone in evaluation mode.
+    details: str | None = None
 
     # Whether `on_epoch` changes which parameters are trained: several processes have to look for those then.
     changes_by_epoch: bool = False

@@ -202,11 +202,23 @@ class BaseTrainer(ABC):
 
     # Checkpoints
 
+    def _weights(self) -> dict[str, Any]:
+        """The weights in a checkpoint; those under ``state_dict`` are tested."""
+        return {"state_dict": plain_module(self.model).state_dict()}
+
+    def _load_weights(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Take back what `_weights` gave.
+
+        Raises:
+            UserError: they do not fit the model.
+        """
+        load_weights(plain_module(self.model), checkpoint["state_dict"], path)
+
     def _state(self, epoch: int) -> dict[str, Any]:
         return {
             "arch": type(plain_module(self.model)).__name__,
             "epoch": epoch,
-            "state_dict": plain_module(self.model).state_dict(),
+            **self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "monitor": {"best": self.mnt_best, "not_improved_count": self.not_improved_count},
             "history": self.history,
@@ -283,7 +295,7 @@ class BaseTrainer(ABC):
             UserError: the checkpoint cannot be read or does not fit this config.
         """
         checkpoint = load_checkpoint(path)
-        load_weights(plain_module(self.model), checkpoint["state_dict"], path)
+        self._load_weights(checkpoint, path)
         saved = checkpoint["config"]
         for key in ("optimizer", "lr_scheduler"):
             if saved.get(key) != self.config.get(key):

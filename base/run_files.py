@@ -37,15 +37,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Args:
         folder: of all runs of a config, ``<save_dir>/models/<name>/``.
     """
+    return next((path for run in runs_of(folder) if (path := newest_of_run(run))), None)
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The folders of all runs of a config, the newest first."""
     runs = [path for path in folder.glob("*") if path.is_dir()]
-    for run in sorted(runs, key=lambda path: (_began(path), _natural(path.name)), reverse=True):
-        for _, _, path in reversed(_in_order(run)):
-            try:
-                load_checkpoint(path)
-            except UserError as error:
-                logger.warning("%s: passed over", error)
-            else:
-                return path
+    return sorted(runs, key=lambda path: (_began(path), _natural(path.name)), reverse=True)
+
+
+def newest_of_run(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None where it has none. A damaged one is passed over with a warning."""
+    for _, _, path in reversed(_in_order(run)):
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            logger.warning("%s: passed over", error)
+        else:
+            return path
     return None
 
 
@@ -73,8 +82,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def announce_run(config: ConfigParser) -> None:
     """Note that this run is the newest below its save_dir: `model_best.pth` there is its own from now on.
 
-    What killed runs were writing goes.
+    What killed runs were writing goes. Of a group of runs, the group is the newest, and not its parts.
     """
+    if config.is_part:
+        remove_leftovers(config.save_dir)
+        return
     for folder in (config.save_root, config.save_dir):
         remove_leftovers(folder)
     write_text(config.save_root / "newest_run.txt", f"{config.save_dir}\n")

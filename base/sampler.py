@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import Sampler
 
 _CHUNK = 8192
+# Among so many batches those of similar items are looked for: enough to find them, too few to always meet the same.
+_POOL_BATCHES = 16
 
 
 class EpochSampler(Sampler[int]):
@@ -34,6 +36,17 @@ class EpochSampler(Sampler[int]):
         self.seed = seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.start = 0
+        self._sizes: np.ndarray | None = None
+        self._batch = 1
+
+    def batch_similar(self, sizes: np.ndarray, batch: int) -> None:
+        """Draw items of similar size one after the other, where items are shuffled.
+
+        Args:
+            sizes: ``(items of the data set,)``.
+            batch: items that go together, of all processes.
+        """
+        self._sizes, self._batch = sizes, batch
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch whose order the next iteration gives.
@@ -58,11 +71,23 @@ class EpochSampler(Sampler[int]):
         items = self.draw(generator)
         if self.shuffle:
             items = items[torch.randperm(len(items), generator=generator).numpy()]
+            if self._sizes is not None:
+                items = self._similar(items, generator)
             missing = -len(items) % self.world_size
             items = np.concatenate([items, np.resize(items, missing)]) if missing else items
         mine = items[self.start :][self.rank :: self.world_size]
         # Some at a time: a million numbers as Python objects would take 40 MB.
         return chain.from_iterable(mine[start : start + _CHUNK].tolist() for start in range(0, len(mine), _CHUNK))
+
+    def _similar(self, items: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """Shuffled items, sorted by size a pool at a time, and the batches that this makes shuffled again."""
+        pool = _POOL_BATCHES * self._batch
+        pools = [items[start : start + pool] for start in range(0, len(items), pool)]
+        items = np.concatenate([part[self._sizes[part].argsort(kind="stable")] for part in pools])
+        n_whole = len(items) // self._batch
+        order = torch.randperm(n_whole, generator=generator).numpy()
+        whole, rest = items[: n_whole * self._batch], items[n_whole * self._batch :]
+        return np.concatenate([whole.reshape(n_whole, self._batch)[order].ravel(), rest])
 
     def __len__(self) -> int:
         count = self.n_drawn()

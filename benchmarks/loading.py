@@ -7,6 +7,8 @@ Baseline B is `PaperDataset`: a ``.pt`` file an item, one `torch.load` an item, 
 workers (kept from epoch to epoch, and started before the clock). Ours is the data loader of a training run, with no
 workers unless it says so. Both give whole epochs of the same items in random order, batch 32. "Cold" is an epoch
 after the files were dropped from the page cache; the note says how much then came from the disk.
+
+Last, the same store in one file, in some and in many, against the one file.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ from data_loader.encoding import decode
 from data_loader.extract import extract
 from data_loader.features import methods
 from data_loader.resp_data_loader import RespDataLoader
-from data_loader.tables import build_tables, write_tables
+from data_loader.tables import build_tables, read_table, write_tables
 from utils.memory import keep_freed_memory
 
 SIZES = (8_605, 100_000, 1_000_000)
+SHARDS = (1, 8, 64)
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.out) as name:
         folder = Path(name)
         lines = compare(stft_items(args.data_dir, folder / "stft", args.items), args.runs)
+        lines += sharded(folder / "stft", args.runs)
         lines += compare(wav2vec_items(folder / "wav2vec", args.items), args.runs)
         lines += openings(folder, args.runs)
     harness.record("loading", lines, args)
@@ -186,6 +190,34 @@ def _lines(values: dict[str, list[float]], notes: dict[str, str], unit: str = "s
     (name, base), *others = values.items()
     baseline = Measured(name, unit, base, note=notes.get(name, ""))
     return [baseline, *(against(name, unit, its, baseline, notes.get(name, "")) for name, its in others)]
+
+
+def sharded(data_dir: Path, runs: int) -> list[Measured]:
+    """Whole epochs of the recordings of a folder, warm and cold, from stores of `SHARDS` files."""
+    tables = build_tables(data_dir)
+    recordings = tables.of(2)[tables.of(2)["wav_name"].isin(read_table(data_dir, 2)["wav_name"])]
+    names = {count: f"processed_stft_{count}" for count in SHARDS}
+    for count, name in names.items():
+        options = {"workers": os.cpu_count() or 1, "n_shards": count, "force": True}
+        stored, _ = extract(data_dir, methods["stft"], {}, {2: recordings}, tables.digests, **options)
+        stored.rename(data_dir / name)
+
+    def loader(count: int) -> RespDataLoader:
+        return RespDataLoader(str(data_dir), 32, task=2, input_dir=names[count], normalize=False)
+
+    def from_disk(count: int) -> float:
+        drop((data_dir / names[count]).iterdir())
+        return speed(partial(our_epoch, loader(count)), 0)
+
+    shown = {count: f"{count} shard{'s' if count > 1 else ''}" for count in SHARDS}
+    loaders = {count: loader(count) for count in SHARDS}
+    kept = {f"store, warm: {shown[n]}": partial(speed, partial(our_epoch, loaders[n])) for n in SHARDS}
+    for run in kept.values():
+        run()
+    lines = _lines(harness.in_turn(kept, runs), {})
+    return lines + _lines(
+        harness.in_turn({f"store, cold: {shown[n]}": partial(from_disk, n) for n in SHARDS}, runs), {}
+    )
 
 
 def openings(folder: Path, runs: int) -> list[Measured]:

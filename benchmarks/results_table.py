@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""The table of docs/results.md, from the reports that test.py wrote.
+"""The tables of docs/results.md, from the reports that test.py and train.py --folds wrote.
 
     python benchmarks/results_table.py saved/models/*/results/valid/metrics.json
+    python benchmarks/results_table.py saved/models/*/results/oof/metrics.json
 
-Each report is one row; the training time is that of the run's log, first line to last.
+Each report is one row; the training time of one run is that of its log, first line to last. Reports of --folds are a
+table of their own, with a row for each member of an ensemble, too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from harness import cell
 NUMBERS = ("sensitivity", "specificity", "average_score", "harmonic_score", "score")
 HEADER = (
     "| task | model | features | SE | SP | AS | HS | Score [95 % interval] | epochs | minutes |\n" + "|---" * 10 + "|"
+)
+OUT_OF_FOLD = (
+    "| task | run | networks | parameters | Score out of fold [95 % interval] | mean and deviation of folds "
+    "| with --decide score | worst subgroup | minutes of training |\n" + "|---" * 9 + "|"
 )
 
 
@@ -50,14 +56,56 @@ def row(report: dict[str, Any], run: Path) -> str:
     return f"| {' | '.join(map(cell, cells))} |"
 
 
+def out_of_fold_rows(report: dict[str, Any], name: str) -> list[str]:
+    """The lines of a group of runs: all together, and each member of several.
+
+    Args:
+        name: of the group.
+    """
+    low, high = report["ci95"]["score"] or (None, None)
+    decided = report["decisions"].get("score", {}).get("score")
+    worst = report.get("worst_subgroup")
+    runs = len(report["minutes"])
+    # What `--teacher` writes is one network.
+    networks = 1 if "teacher" in report else runs
+    rows = [[
+        report["task"], name, networks, f"{report['parameters']:,}",
+        f"**{_text(report['score'])}** [{_text(low)}, {_text(high)}]", _spread(report), _text(decided),
+        f"{_text(worst['score'])} {worst['name']}" if worst else "", f"{report['minutes_together']:.0f}",
+    ]]  # fmt: skip
+    members = report["members"] if len(report["members"]) > 1 else {}
+    for member, own in members.items():
+        its = [minutes for part, minutes in report["minutes"].items() if part.startswith(f"{member}-seed")]
+        parameters = f"{own['parameters'] * len(its):,}"
+        score, spread = _text(own["score"]), _spread(own)
+        rows.append([report["task"], member, len(its), parameters, score, spread, "", "", f"{sum(its):.0f}"])
+    return [f"| {' | '.join(map(cell, cells))} |" for cells in rows]
+
+
+def _spread(scores: dict[str, Any]) -> str:
+    return f"{_text(scores['score_mean'])}, {_text(scores['score_std'])}"
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 def main() -> None:
-    """Read the reports and print the table."""
+    """Read the reports and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+", type=Path, help="metrics.json files, below their runs' folders")
     args = parser.parse_args()
-    print(HEADER)
-    rows = [row(json.loads(path.read_text(encoding="utf-8")), path.parents[1]) for path in args.reports]
-    print("\n".join(sorted(rows)))
+    single, folded = [], []
+    for path in args.reports:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if "members" in report:
+            folded += out_of_fold_rows(report, path.parents[2].name)
+        else:
+            single.append(row(report, path.parents[1]))
+    tables = [
+        f"{header}\n" + "\n".join(rows) for header, rows in ((HEADER, sorted(single)), (OUT_OF_FOLD, folded)) if rows
+    ]
+    print("\n\n".join(tables))
 
 
 if __name__ == "__main__":

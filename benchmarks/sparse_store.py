@@ -59,7 +59,8 @@ def make_sparse(data_dir: Path, items: int, shape: tuple[int, ...] = (1, 224, 22
     )[TASK1_COLUMNS]
     table.to_csv(data_dir / "task1.csv", index=False)
     n_shards = -(-items // SHARD_ITEMS)
-    names = np.array([f"task1-{number:05d}-of-{n_shards:05d}.npy" for number in range(n_shards)])
+    rows = np.bincount(item // SHARD_ITEMS)
+    names = np.array([f"task1-{number:05d}-of-{n_shards:05d}-{rows[number]}.npy" for number in range(n_shards)])
     index = table[["wav_name", "event_id", "start_ms", "end_ms"]].assign(
         task=1, shard=names[item // SHARD_ITEMS], row=item % SHARD_ITEMS
     )

@@ -32,7 +32,8 @@ class AudioDataLoader(SoundDataLoader):
             (``{"name": "csv", "label": "species"}``).
         batch_size: items a batch.
         shuffle: draw training items in a new order each epoch.
-        validation_split: the validation's share, a count, or ``{"folds": 5, "fold": 0}``, by group; or the data set's
+        validation_split: the validation's share, a count, or ``{"folds": 5, "fold": 0}``, by group, or ``"64/16/20"``
+            (shares of training, validation and a test part, which is scored and never chosen on); or the data set's
             own: ``{"column": "fold", "value": 1}``, ``{"column": "split", "value": "valid"}``; 0 is none.
         num_workers: worker processes that load.
         frontend: the feature method to compute in the step: a name, or a name with parameters
@@ -44,8 +45,9 @@ class AudioDataLoader(SoundDataLoader):
         classes: in the order of their indices; null takes the adapter's, or all labels, sorted.
         augment: see `Augmentation`; training only.
         balance: "oversample" repeats items at random up to the number of the largest class, "weights" draws all
-            classes equally often, "none" takes every item once.
-        split_by: "group" keeps all items of a group (a patient, a recording) on one side. "random" does not.
+            classes equally often, "sqrt_weights" those between (see `RespDataLoader`), "none" takes every item once.
+        split_by: "group" keeps all items of a group (a patient, an artist) on one side, "file" those of a file,
+            "random" neither.
         split: of the data set: "train" or another, or several joined by "+".
         test_fold: the fold that is the split "test", for a data set with folds and no test set.
         normalize: bring features to mean 0 and deviation 1 over the training items; a number is the deviation.
@@ -62,7 +64,7 @@ class AudioDataLoader(SoundDataLoader):
         adapter: str | dict[str, Any],
         batch_size: int = 32,
         shuffle: bool = True,
-        validation_split: float | dict[str, Any] = 0.0,
+        validation_split: float | str | dict[str, Any] = 0.0,
         num_workers: int = 0,
         frontend: str | dict[str, Any] | None = None,
         duration: float | None = None,
@@ -70,8 +72,8 @@ class AudioDataLoader(SoundDataLoader):
         channels: int = 1,
         classes: list[str] | None = None,
         augment: dict[str, Any] | None = None,
-        balance: Literal["none", "oversample", "weights"] = "none",
-        split_by: Literal["group", "random"] = "group",
+        balance: Literal["none", "oversample", "weights", "sqrt_weights"] = "none",
+        split_by: Literal["group", "file", "random"] = "group",
         split: str = "train",
         test_fold: int | str | None = None,
         normalize: bool | float = True,
@@ -122,7 +124,7 @@ class AudioDataLoader(SoundDataLoader):
             rows_of(_table(args), **args["validation_split"])
 
     def split_indices(
-        self, dataset: AudioDataset, validation_split: float | int | dict[str, Any]
+        self, dataset: AudioDataset, validation_split: float | int | str | dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray]:
         if not _is_by_column(validation_split):
             return super().split_indices(dataset, validation_split)

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_loader.batching import Batch
 from data_loader.features.common import zero_behind
 from utils.arguments import matches
 from utils.errors import UserError, nearest
 
 # Decibels whose factor is still a number in single precision; masks beyond which nothing would be left.
 _RANGES = {"gain_db": (0, 200), "noise_db": (-200, 200), "time_masks": (0, 100), "freq_masks": (0, 100)}
+_RANGES |= {"mixup_alpha": (0, 100), "level": (0, 1e6), "roll_bands": (0, 1000), "edge_jitter": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Augmentation:
             (SpecAugment: Park et al., arXiv 1904.08779).
         time_width, freq_width: greatest width of a mask, as a share of the axis.
         time_axis, freq_axis: which axes of an item these are, counted from its end.
+        level: deviation of what is added to all of an item's features, of features that mark a span.
+        roll_bands: move them by at most so many bands, up or down.
+        roll_time: move recordings, and what is known of their frames, in a circle by a random time.
+        edge_jitter: deviation of where the marked span begins and ends, as a share of its length.
+        mixup: this share of the batches is mixed, by the trainer: see `Mixup`.
+        mixup_alpha: the shares of two mixed items are drawn from a Beta distribution of this parameter twice.
     """
 
     gain_db: float = 0.0
@@ -46,6 +54,12 @@ class Augmentation:
     freq_width: float = 0.1
     time_axis: int = -1
     freq_axis: int = -2
+    level: float = 0.0
+    roll_bands: int = 0
+    roll_time: bool = False
+    edge_jitter: float = 0.0
+    mixup: float = 0.0
+    mixup_alpha: float = 0.2
 
     @classmethod
     def from_config(cls, values: dict[str, Any] | None, where: str = "data_loader.args.augment") -> Augmentation:
@@ -59,15 +73,15 @@ class Augmentation:
         for key, value in values.items():
             if key not in known:
                 raise UserError(f"{where}.{key}", "is unknown", nearest(key, known))
-            if key == "place":
+            if key in ("place", "roll_time"):
                 if not isinstance(value, bool):
                     raise UserError(f"{where}.{key}", f"is {value!r}", "expected true or false")
             elif not matches(value, float | None if key == "noise_db" else float):
                 raise UserError(f"{where}.{key}", f"is {value!r}, not a number")
-        for key in ("shift", "time_width", "freq_width"):
+        for key in ("shift", "time_width", "freq_width", "mixup"):
             if not 0 <= values.get(key, 0) <= 1:
                 raise UserError(f"{where}.{key}", f"is {values[key]}", "a share lies between 0 and 1")
-        for key in ("time_masks", "freq_masks", "time_axis", "freq_axis"):
+        for key in ("time_masks", "freq_masks", "time_axis", "freq_axis", "roll_bands"):
             if not isinstance(values.get(key, 0), int):
                 raise UserError(f"{where}.{key}", f"is {values[key]!r}, not a whole number")
         for key, (least, most) in _RANGES.items():
@@ -114,6 +128,43 @@ class Augmentation:
             waveforms = torch.addcmul(waveforms, noise, level[:, None])
         return waveforms
 
+    def marked(self, features: Tensor) -> Tensor:
+        """`spectrogram` for ``(batch, channels + 1, bands, frames)``, whose last channel marks a span of time.
+
+        The mark is moved at its ends and nothing else; the other channels are moved along the bands, raised or
+        lowered together, and masked.
+        """
+        levels, mark = features[:, :-1], features[:, -1:]
+        if self.roll_bands:
+            by = torch.randint(-self.roll_bands, self.roll_bands + 1, (len(levels),), device=levels.device)
+            bands = torch.arange(levels.shape[2], device=levels.device)
+            # What would come in from beyond the ends is the band at the end.
+            source = (bands - by[:, None]).clamp(0, levels.shape[2] - 1)
+            levels = levels[torch.arange(len(levels), device=levels.device)[:, None], :, source].transpose(1, 2)
+        if self.level:
+            levels = levels + self.level * torch.randn(len(levels), 1, 1, 1, device=levels.device)
+        if self.edge_jitter:
+            mark = _jittered(mark, self.edge_jitter)
+        return torch.cat([self.spectrogram(levels), mark], dim=1)
+
+    def moved(self, batch: Batch) -> Batch:
+        """A batch of recordings as stored, with `roll_time` each moved within what its last channel marks.
+
+        Args:
+            batch: data ``(batch, channels, bands, frames)``, details ``(batch, frames, k)`` or None.
+        """
+        if not self.roll_time:
+            return batch
+        lengths = (batch.data[:, -1, 0] > 0).sum(dim=1)
+        by = (torch.rand(len(lengths)) * lengths).long().tolist()
+        data = batch.data.clone()
+        details = None if batch.details is None else batch.details.clone()
+        for row, (length, frames) in enumerate(zip(lengths.tolist(), by, strict=True)):
+            data[row, ..., :length] = data[row, ..., :length].roll(frames, -1)
+            if details is not None:
+                details[row, :length] = details[row, :length].roll(frames, 0)
+        return batch._replace(data=data, details=details)
+
     def spectrogram(self, features: Tensor) -> Tensor:
         """Mask stretches of time and bands of frequency in ``(batch, ...)`` float features."""
         masks = [_mask(features, self.time_width, self.time_axis) for _ in range(self.time_masks)]
@@ -122,6 +173,19 @@ class Augmentation:
             return features
         mean = features.flatten(1).mean(1).reshape([len(features)] + [1] * (features.ndim - 1))
         return torch.where(functools.reduce(torch.logical_or, masks), mean, features)
+
+
+def _jittered(mark: Tensor, deviation: float) -> Tensor:
+    """A mark ``(batch, 1, bands, frames)``, high within a span, with the ends of the span moved at random."""
+    outside, inside = mark.amin(), mark.amax()
+    within = mark[:, 0, 0] > (outside + inside) / 2
+    frames = torch.arange(mark.shape[3], device=mark.device)
+    starts = within.int().argmax(dim=1)
+    ends = starts + within.sum(dim=1)
+    draws = deviation * torch.randn(2, len(mark), device=mark.device) * within.sum(dim=1)
+    starts, ends = starts + draws[0], ends + draws[1]
+    moved = (frames >= starts[:, None]) & (frames < ends[:, None])
+    return torch.where(moved[:, None, None], inside, outside).expand_as(mark)
 
 
 def _of_channels(values: Tensor, channels: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from utils.errors import UserError
 
 # On a GPU, seconds of audio at once: what bounds its memory.
 GPU_BATCH_SECONDS = 320.0
+# The target of a frame of which nothing is known; any negative one says so.
+UNKNOWN = -1.0
 
 
 class Batch(NamedTuple):
@@ -24,12 +26,15 @@ class Batch(NamedTuple):
         target: ``(batch,)`` int64 class indices.
         index: ``(batch,)`` int64 item numbers in the data set.
         lengths: ``(batch,)`` int64 samples that count in each waveform; None for features.
+        details: what else is known of the items, see the loader's `details`: "fine", ``(batch,)`` int64 indices of
+            finer classes; "frames", ``(batch, frames, k)`` float32, negative where nothing is known; None, nothing.
     """
 
     data: Tensor
     target: Tensor
     index: Tensor
     lengths: Tensor | None = None
+    details: Tensor | None = None
 
 
 def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | None) -> Tensor:
@@ -43,25 +48,35 @@ def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | Non
 
 
 def collate_resp(
-    samples: Batch | list[tuple[Tensor, int, int]] | UserError, samples_at_least: int = 0, channels: int = 1
+    samples: Batch | list[tuple[Any, ...]] | UserError, samples_at_least: int = 0, channels: int = 1
 ) -> Batch | UserError:
     """The collate_fn of the loaders of sounds.
+
+    An item is its input, its class index, its number and, where there are any, its details: an index, or frames
+    ``(frames, k)``; those of different lengths are filled up with frames of which nothing is known.
 
     A batch that the store gathered is passed on, as is an error. Waveforms of different lengths are padded with zeros
     to the longest, or to `samples_at_least` samples; with more than one of `channels`, all items are waveforms.
     """
     if isinstance(samples, (Batch, UserError)):
         return samples
-    inputs, targets, indices = zip(*samples, strict=True)
+    inputs, targets, indices, *details = zip(*samples, strict=True)
     target, index = torch.tensor(targets), torch.tensor(indices)
+    known = _collated_details(details[0]) if details else None
     # A feature may have one axis as a waveform has; it is not stored in single precision.
     if channels == 1 and (inputs[0].ndim > 1 or inputs[0].dtype != torch.float32):
-        return Batch(torch.stack(inputs), target, index)
+        return Batch(torch.stack(inputs), target, index, details=known)
     lengths = torch.tensor([waveform.shape[-1] for waveform in inputs])
     data = torch.zeros(len(inputs), *inputs[0].shape[:-1], max(int(lengths.max()), samples_at_least))
     for row, waveform in enumerate(inputs):
         data[row, ..., : waveform.shape[-1]] = waveform
-    return Batch(data, target, index, lengths)
+    return Batch(data, target, index, lengths, known)
+
+
+def _collated_details(details: Sequence[int | Tensor]) -> Tensor:
+    if not isinstance(details[0], Tensor) or not details[0].ndim:
+        return torch.tensor([int(value) for value in details])
+    return torch.nn.utils.rnn.pad_sequence(list(details), batch_first=True, padding_value=UNKNOWN)
 
 
 def similar_batches(

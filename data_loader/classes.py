@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 NORMAL = "Normal"
 POOR_QUALITY = "Poor Quality"
 ADVENTITIOUS = "Adventitious"
@@ -32,6 +34,15 @@ def resp_classes(task: int, level: int) -> tuple[str, ...]:
     if (task, level) not in _CLASSES:
         raise ValueError(f"there is no task {task}-{level}: choose from 1-1, 1-2, 2-1 and 2-2")
     return _CLASSES[task, level]
+
+
+def has_poor_quality(classes: Sequence[str]) -> bool:
+    """Whether class 1 is Poor Quality, which neither sensitivity nor specificity counts.
+
+    >>> has_poor_quality(("Normal", "Poor Quality", "CAS")), has_poor_quality(("Normal", "Adventitious"))
+    (True, False)
+    """
+    return list(classes[1:2]) == [POOR_QUALITY]
 
 
 def canonical(label: str, known: tuple[str, ...]) -> str | None:

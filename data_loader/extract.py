@@ -44,6 +44,7 @@ def extract(
     workers: int = 1,
     device: str = "cpu",
     limit: int | None = None,
+    n_shards: int | None = None,
     force: bool = False,
     progress: bool = False,
     when_checked: Callable[[], None] = lambda: None,
@@ -56,6 +57,7 @@ def extract(
         digests: see `Tables.digests`.
         workers: threads that compute, each on one core.
         limit: take only this many recordings, evenly spread over all of them, and their events.
+        n_shards: how many shards each task gets; None makes as many as suit their size.
         force: make an existing store anew.
         when_checked: called (in the first process) once nothing speaks against the store that there may be, before
             anything is computed.
@@ -64,8 +66,8 @@ def extract(
         The store's folder, and how many items were computed now, by all processes (0: the store was complete already).
 
     Raises:
-        UserError: the store was made with other parameters or from other data, a file cannot be read, or a feature is
-            not finite.
+        UserError: the store was made with other parameters or from other data, or has another number of shards than is
+            asked for; a file cannot be read, or a feature is not finite.
     """
     folder = data_dir / f"processed_{feature.name}"
     partial = folder.with_name(folder.name + ".partial")
@@ -89,11 +91,11 @@ def extract(
         weights=weights_fingerprint(params["weights"]) if "weights" in params else None,
         versions=library_versions(("torch", "torchaudio", "scipy", "PyWavelets")),
     )
-    existing = first_process_does(lambda: _start(folder, partial, plan, force))
+    existing = first_process_does(lambda: _start(folder, partial, plan, force, n_shards))
     first_process_does(when_checked)
     if existing is None:
         return folder, 0
-    jobs, index = plan_jobs({task: table for task, table in tables.items() if str(task) not in existing})
+    jobs, index = plan_jobs({task: table for task, table in tables.items() if str(task) not in existing}, n_shards)
     rows = {name: len(items) for job in jobs for name, items in job.shards.items()}
     recipe = Recipe(data_dir, partial, feature.name, params, device)
     try:
@@ -111,12 +113,14 @@ def extract(
     return folder, sum(job.n_items for job in open_jobs)
 
 
-def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool) -> set[str] | None:
+def _start(folder: Path, partial: Path, plan: StoreMeta, force: bool, n_shards: int | None) -> set[str] | None:
     """Look at what there is: the tasks of the store that stay; None where all is there."""
     _finish_swap(partial, folder)
     existing = _read_existing(folder, force)
     if existing:
         _refuse_other_origin(folder, existing, plan)
+        if n_shards is not None:
+            _refuse_other_number(folder, existing, plan, n_shards)
         if set(plan.items) <= set(existing.items):
             return None
         # Damage to what stays is found before the work, not after it.
@@ -189,6 +193,13 @@ def _refuse_other_origin(folder: Path, existing: StoreMeta, plan: StoreMeta) -> 
             raise UserError(folder, f"was made with {limits[0]}, now there is {limits[1]}", remedy)
         if existing.sources.get(task, source) != source:
             raise UserError(folder, f"was made from other recordings or annotations of task {task}", remedy)
+
+
+def _refuse_other_number(folder: Path, existing: StoreMeta, plan: StoreMeta, n_shards: int) -> None:
+    for task in sorted(existing.items.keys() & plan.items.keys()):
+        there = sum(name.startswith(f"task{task}-") for name in existing.shards)
+        if there != n_shards:
+            raise UserError(folder, f"has {there} shards of task {task}, not {n_shards}", "--force makes it anew")
 
 
 def _prepare(partial: Path, plan: StoreMeta) -> set[str]:

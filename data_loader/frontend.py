@@ -111,7 +111,8 @@ class Frontend(nn.Module):
         if (self.spec.mean, self.spec.std) != (0.0, 1.0):
             features = (features - self.spec.mean) / self.spec.std
         if self.training:
-            features = self.augmentation.spectrogram(features)
+            marked = self._feature.span_hop_ms is not None
+            features = (self.augmentation.marked if marked else self.augmentation.spectrogram)(features)
         repeats = self._feature.repeats if lengths is None and self._feature else 1
         # The store keeps a repeated channel once, and so all before this was done once.
         return features.expand(-1, repeats, *features.shape[2:]) if repeats > 1 else features

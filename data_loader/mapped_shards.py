@@ -142,6 +142,16 @@ class MappedShards:
                     raise UserError(path, f"cannot be mapped into memory: {error.strerror}") from error
             self._opened[number] = True
 
+    def damaged(self, numbers: np.ndarray) -> dict[int, UserError]:
+        """Map the files of these numbers; of those that cannot be, what `open` says."""
+        errors = {}
+        for number in numbers.tolist():
+            try:
+                self.open(np.array([number]))
+            except UserError as error:
+                errors[number] = error
+        return errors
+
     def gather(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Copy rows out.
 
@@ -162,6 +172,17 @@ class MappedShards:
             self._announce(shards[~known], rows[~known])
             self._read[shards, rows] = self._fits
         return self._rows[shards, rows].view(self._dtype).reshape(len(rows), *self._shape)
+
+    def marks(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """``(batch, frames)``: of rows ``(channels, bands, frames)`` the first band of the last channel, no more read.
+
+        Raises:
+            UserError: see `open`.
+        """
+        self.open(shards)
+        channels, bands, frames = self._shape
+        start = (channels - 1) * bands * frames * self._dtype.itemsize
+        return self._rows[shards, rows, start : start + frames * self._dtype.itemsize].view(self._dtype)
 
     def _announce(self, shards: np.ndarray, rows: np.ndarray) -> None:
         """Have the disk fetch rows all at once; page faults would fetch one after the other, and what lies around."""

@@ -9,7 +9,7 @@ import torch
 
 from base.sampler import EpochSampler
 
-BALANCE = ("none", "oversample", "weights")
+BALANCE = ("none", "oversample", "weights", "sqrt_weights")
 
 
 class OversamplingSampler(EpochSampler):
@@ -42,17 +42,19 @@ class OversamplingSampler(EpochSampler):
 
 
 class WeightedSampler(EpochSampler):
-    """As many draws as items, with replacement, every class with the same probability.
+    """As many draws as items, with replacement, more often of the smaller classes.
 
     Args:
         indices, shuffle, seed, rank, world_size: see `EpochSampler`.
         labels: ``(items of the data set,)`` class indices.
+        power: an item is drawn with a probability that goes as the number of its class to the power -`power`: with 1,
+            every class has the same.
     """
 
-    def __init__(self, indices: np.ndarray, labels: np.ndarray, **kwargs: Any) -> None:
+    def __init__(self, indices: np.ndarray, labels: np.ndarray, power: float = 1.0, **kwargs: Any) -> None:
         super().__init__(indices, **kwargs)
         its_labels = labels[self.indices]
-        self._weights = torch.from_numpy(1.0 / np.bincount(its_labels)[its_labels])
+        self._weights = torch.from_numpy(1.0 / np.bincount(its_labels)[its_labels] ** power)
 
     def draw(self, generator: torch.Generator) -> np.ndarray:
         drawn = torch.multinomial(self._weights, len(self.indices), replacement=True, generator=generator)

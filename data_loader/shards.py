@@ -35,13 +35,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Cut:
-    """An item's waveform, and where its feature goes."""
+    """An item's waveform, or its whole recording and the item's span of samples, and where its feature goes."""
 
     shard: str
     row: int
     path: str
     samples: np.ndarray
     rate: int
+    span: tuple[int, int]
 
 
 def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
@@ -53,12 +54,13 @@ def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
     feature: Feature = methods[recipe.method]
     seconds = feature.batch_seconds if recipe.device == "cpu" else GPU_BATCH_SECONDS
     shards: dict[str, np.ndarray] = {}
-    for cuts in _cut(job, recipe.data_dir):
+    for cuts in _cut(job, recipe.data_dir, feature.in_context):
         waveforms = [(cut.samples, cut.rate) for cut in cuts]
         for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size, seconds):
             items = [cuts[row] for row in rows]
+            spans = torch.tensor([item.span for item in items])
             with torch.inference_mode():
-                features = feature(batch.to(recipe.device), rate, lengths, **recipe.params)
+                features = feature(batch.to(recipe.device), rate, lengths, spans, **recipe.params)
             # A sum is finite if all its terms are, and takes one pass.
             finite = features[:, : features.shape[1] // feature.repeats].flatten(1).sum(dim=1).isfinite()
             if not finite.all():
@@ -81,8 +83,12 @@ def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
             raise UserError(recipe.folder / name, f"cannot be written: {error.strerror}", hint) from error
 
 
-def _cut(job: Job, data_dir: Path) -> Iterator[list[_Cut]]:
-    """The waveforms of a job's items, those of some recordings at a time: at most `MOST_SAMPLES`, but at least one."""
+def _cut(job: Job, data_dir: Path, whole: bool) -> Iterator[list[_Cut]]:
+    """The waveforms of a job's items, those of some recordings at a time: at most `MOST_SAMPLES`, but at least one.
+
+    Args:
+        whole: give each item its whole recording.
+    """
     items: dict[str, list[tuple[str, int, Item]]] = {}
     for shard, its_items in job.shards.items():
         for row, item in enumerate(its_items):
@@ -95,8 +101,10 @@ def _cut(job: Job, data_dir: Path) -> Iterator[list[_Cut]]:
             yield cuts
             cuts, samples = [], 0
         samples += len(recording)
-        cuts += [
-            _Cut(shard, row, path, cut_event(recording, rate, start_ms, end_ms), rate)
-            for shard, row, (_, start_ms, end_ms) in its_items
-        ]
+        for shard, row, (_, start_ms, end_ms) in its_items:
+            samples_of_item, span = cut_event(recording, rate, start_ms, end_ms), (0, len(recording))
+            if whole:
+                start = round(start_ms * rate / 1000)
+                samples_of_item, span = recording, (start, start + len(samples_of_item))
+            cuts.append(_Cut(shard, row, path, samples_of_item, rate, span))
     yield cuts

@@ -19,8 +19,9 @@ from data_loader.features import methods
 from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.frontend import Frontend, InputSpec, shape_of_channels
 from data_loader.sampling import BALANCE, OversamplingSampler, WeightedSampler
+from data_loader.shifts import SHIFTS, shifted_split
 from data_loader.sound_dataset import SoundDataset
-from data_loader.splits import missing_classes, split_items
+from data_loader.splits import Split, missing_classes, parted_groups, split_items
 from data_loader.store import statistics
 from data_loader.subject import Subject
 from logger.log import get_logger
@@ -51,7 +52,7 @@ class SoundDataLoader(BaseDataLoader):
         dataset: SoundDataset,
         batch_size: int,
         shuffle: bool,
-        validation_split: float | dict[str, Any],
+        validation_split: float | str | dict[str, Any],
         num_workers: int,
         *,
         input_dir: str | None = None,
@@ -68,6 +69,8 @@ class SoundDataLoader(BaseDataLoader):
         world_size: int,
     ) -> None:
         self.split_by, self.balance, self.augmentation = split_by, balance, augmentation
+        # A part of the training set that is scored and never chosen on, where `validation_split` asks for one.
+        self.test_indices = np.arange(0)
         at_least = round(duration * rate) if duration else 0
         collate = partial(collate_resp, samples_at_least=at_least, channels=channels)
         super().__init__(dataset, batch_size, shuffle, validation_split, num_workers, collate, seed, rank, world_size)
@@ -129,32 +132,61 @@ class SoundDataLoader(BaseDataLoader):
         """``(classes,)`` int64: training items of each class."""
         return np.bincount(self.dataset.labels[self.train_indices], minlength=len(self.classes))
 
+    @classmethod
+    def fine_classes(cls, args: Mapping[str, Any]) -> tuple[str, ...]:
+        """The classes that a loss with the details "fine" learns."""
+        return cls.known_classes(args)
+
+    def fine_counts(self) -> np.ndarray:
+        """``(fine classes,)`` int64: training items of each."""
+        return self.class_counts()
+
     def frontend(self) -> Frontend:
         """The module that turns this loader's batches into model input."""
         return Frontend(self.input_spec, self.augmentation)
 
     def split_indices(
-        self, dataset: SoundDataset, validation_split: float | int | dict[str, Any]
+        self, dataset: SoundDataset, validation_split: float | int | str | dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray]:
-        by_group = self.split_by != "random"
-        # Names take time with a million items, and a split by group does not look at them.
-        names = () if by_group else dataset.names
-        split_by = "patient" if by_group else "random"
-        split = split_items(dataset.labels, dataset.groups, names, validation_split, split_by, self.seed)
+        if self.split_by in SHIFTS:
+            data_dir = dataset.data_dir
+            split = shifted_split(dataset.table, dataset.groups, data_dir, validation_split, self.split_by)
+        else:
+            # Only what is asked for: names take time with a million items.
+            names = {"random": "names", "recording": "recordings", "file": "recordings"}.get(self.split_by, "groups")
+            split = split_items(dataset.labels, getattr(dataset, names), (), validation_split, seed=self.seed)
+        lost = dataset.lost
+        if lost.any():
+            # After the split, so that no other item changes sides.
+            split = Split(*(rows[~lost[rows]] for rows in (split.train, split.valid, split.test)))
+            if not len(split.train):
+                what = "all items to train on or to score are in damaged shards"
+                raise UserError("data_loader.args.damaged_shards", what, "make the store anew")
         for sentence in missing_classes(dataset.labels, dataset.groups, split, dataset.classes):
             logger.warning("%s", sentence)
-        if not by_group and len(split.valid):
+        by_less = self.split_by in ("recording", "file", "random")
+        if by_less and (parted := parted_groups(dataset.groups, split)):
             groups = dataset.subject.groups
-            logger.warning("split_by is random: %s are on both sides, and validation scores are too good", groups)
+            what = f"{parted:,} {groups} are on more than one side, and validation scores are too good"
+            logger.warning("split_by is %s: %s", self.split_by, what)
+        self.test_indices = split.test
         return split.train, split.valid
 
     def make_sampler(self, dataset: SoundDataset, indices: np.ndarray, shuffle: bool) -> EpochSampler:
+        sampler = self._drawn_by_balance(dataset, indices, shuffle)
+        if shuffle and (sizes := dataset.sizes) is not None:
+            sampler.batch_similar(sizes, self._common["batch_size"] * self.world_size)
+        return sampler
+
+    def _drawn_by_balance(self, dataset: SoundDataset, indices: np.ndarray, shuffle: bool) -> EpochSampler:
         common = {"shuffle": shuffle, "seed": self.seed, "rank": self.rank, "world_size": self.world_size}
         if self.balance == "oversample":
             classes, like = self.filled_up(dataset, indices)
             return OversamplingSampler(indices, dataset.labels, classes, like, **common)
         if self.balance == "weights":
-            return WeightedSampler(indices, dataset.labels, **common)
+            return WeightedSampler(indices, dataset.balance_labels, **common)
+        if self.balance == "sqrt_weights":
+            return WeightedSampler(indices, dataset.balance_labels, 0.5, **common)
         if self.balance != "none":
             raise UserError("data_loader.args.balance", f"is {self.balance!r}", f"choose from {', '.join(BALANCE)}")
         return EpochSampler(indices, **common)

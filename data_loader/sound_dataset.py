@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -21,6 +23,8 @@ class SoundDataset(Dataset):
         labels: ``(items,)`` int64 class indices.
         groups: ``(items,)`` str, what must not be on both sides of a split.
         names: ``(items,)`` str, unique and the same on every machine.
+        recordings: ``(items,)`` str, the file that each item is of, the same on every machine.
+        lost: ``(items,)`` bool, items that cannot be read: they come to no side of a split.
         subject: what is classified.
     """
 
@@ -31,8 +35,26 @@ class SoundDataset(Dataset):
     names: np.ndarray
     subject: Subject
 
+    @property
+    def recordings(self) -> np.ndarray:
+        return self.table["wav_name"].to_numpy()
+
+    @property
+    def lost(self) -> np.ndarray:
+        return np.zeros(len(self), bool)
+
+    @property
+    def sizes(self) -> np.ndarray | None:
+        """``(items,)``: how much of each item is no padding, where batches should be of similar ones."""
+        return None
+
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def balance_labels(self) -> np.ndarray:
+        """``(items,)`` int64: the classes whose numbers decide how often an item is drawn; finer ones if there are."""
+        return self.labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         """One item: its input as in `Batch` without the batch axis, its class index, its number."""

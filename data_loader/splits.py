@@ -1,4 +1,4 @@
-"""Splitting a training set into training and validation, by patient.
+"""Splitting a training set into training, validation and, where asked for, a test part, by patient.
 
 Everything here depends on the names of the items, their labels and the seed alone: not on the order of files, the
 machine, or the version of a random number generator. Order is drawn by hashing names with the seed.
@@ -7,8 +7,9 @@ machine, or the version of a random number generator. Order is drawn by hashing 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ import numpy as np
 from utils.errors import UserError
 
 SPLIT_BY = ("patient", "random")
+ValidationSplit = float | int | str | dict[str, int]
+# Of the validation_split "64/16/20": numbers of training, validation, test.
+_TEST_SIDE = 2
+_THREE_SHARES = re.compile(r"\d{1,9}(\.\d{1,9})?(/\d{1,9}(\.\d{1,9})?){2}")
+# What test.py calls the third of them: `--split held_out`.
+HELD_OUT = "held_out"
 # The two parts of the official test set of 2022.
 TEST_PARTS = ("inter", "intra")
 
@@ -30,21 +37,27 @@ def is_test_split(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the two sides, each sorted: int64 arrays."""
+    """Row numbers of the sides, each sorted: int64 arrays. Most splits have no test part."""
 
     train: np.ndarray
     valid: np.ndarray
+    test: np.ndarray = field(default_factory=lambda: np.arange(0))
+
+
+def has_test_part(validation_split: Any) -> bool:
+    """Whether a validation_split ("64/16/20") holds out a part of the training set, to be scored and not chosen on."""
+    return isinstance(validation_split, str)
 
 
 def split_items(
     labels: Sequence[int],
     patients: Sequence[str],
     names: Sequence[str],
-    validation_split: float | int | dict[str, int],
+    validation_split: ValidationSplit,
     split_by: str = "patient",
     seed: int = 0,
 ) -> Split:
-    """Split items into training and validation, stratified by label.
+    """Split items into training, validation and, where asked for, a test part, stratified by label.
 
     Args:
         labels: class index of each item.
@@ -52,6 +65,7 @@ def split_items(
         names: a name for each item, unique and the same on every machine.
         validation_split: the validation's share of the items (a fraction below 1), how many items (a count; as near
             to it as whole patients allow), or one fold of several, ``{"folds": 5, "fold": 0}``. 0 is no validation.
+            ``"64/16/20"`` are the shares of training, validation and a test part.
         split_by: "patient" or "random". Random puts items of one patient on both sides: its scores are too good.
         seed: draws another split of the same kind.
 
@@ -66,8 +80,61 @@ def split_items(
     groups = [str(patient) for patient in patients] if split_by == "patient" else [str(name) for name in names]
     shares, side = _shares(validation_split, n_items, len(set(groups)))
     sides = assign_groups(np.asarray(labels), groups, shares, seed)
+    return _by_side(sides, side, validation_split)
+
+
+def _by_side(sides: np.ndarray, side: int, validation_split: ValidationSplit) -> Split:
+    """Of the side of each item: `side` is the validation."""
     valid = sides == side
-    return Split(np.flatnonzero(~valid), np.flatnonzero(valid))
+    test = (sides == _TEST_SIDE) & has_test_part(validation_split)
+    return Split(*(np.flatnonzero(rows) for rows in (~valid & ~test, valid, test)))
+
+
+def split_in_order(values: Sequence[float], patients: Sequence[str], validation_split: ValidationSplit) -> Split:
+    """Split items along an order of their patients, each patient whole on one side.
+
+    No seed: of patients with one value the name decides.
+
+    Args:
+        values: of each item what its patient is ordered by; the same for all items of a patient.
+        patients: whose item it is.
+        validation_split: ``{"folds": 5, "fold": k}`` cuts the order into parts of as nearly the same number of items
+            as whole patients allow, and takes the k-th, 0 the smallest values. A fraction or a count takes the end,
+            the largest values; ``"64/16/20"`` the middle and the end, the latter as the test part. 0 is no validation.
+
+    Raises:
+        UserError: see `split_items`.
+    """
+    n_items = len(values)
+    if validation_split == 0:
+        return Split(np.arange(n_items), np.arange(0))
+    names, rows, counts = np.unique(np.asarray(patients, dtype=str), return_inverse=True, return_counts=True)
+    shares, side = _shares(validation_split, n_items, len(names))
+    if not isinstance(validation_split, dict | str):
+        shares, side = shares[::-1], 1
+    value_of = np.empty(len(names))
+    value_of[rows] = values
+    order = np.lexsort((np.arange(len(names)), value_of))
+    sides = np.empty(len(names), dtype=np.int64)
+    sides[order] = _cut(counts[order], shares)
+    return _by_side(sides[rows], side, validation_split)
+
+
+def _cut(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The part of each of a row of groups, cut as near to the shares of items as whole groups allow, none empty.
+
+    Args:
+        counts: ``(groups,)`` items of each; at least as many groups as shares.
+    """
+    after, n_parts = np.cumsum(counts), len(shares)
+    parts, start = np.full(len(counts), n_parts - 1), 0
+    for part, wanted in enumerate(np.cumsum(shares)[:-1] * after[-1]):
+        # Later parts need a group each. Distances are compared rounded: a tie must not hang on the last bit.
+        ends = np.arange(start + 1, len(counts) - (n_parts - part) + 2)
+        end = int(ends[np.argmin(np.round(np.abs(after[ends - 1] - wanted), 6))])
+        parts[start:end] = part
+        start = end
+    return parts
 
 
 def _shares(validation_split: Any, n_items: int, n_groups: int) -> tuple[np.ndarray, int]:
@@ -81,11 +148,19 @@ def _shares(validation_split: Any, n_items: int, n_groups: int) -> tuple[np.ndar
         if not (isinstance(folds, int) and isinstance(fold, int) and folds >= 2 and 0 <= fold < folds):
             raise UserError(where, f"asks for fold {fold} of {folds}", "folds count from 0, and there are at least 2")
         sides = folds
+    if isinstance(validation_split, str):
+        sides = 3
+        written = validation_split if _THREE_SHARES.fullmatch(validation_split) else "0"
+        parts = np.array([float(part) for part in written.split("/")])
+        if not parts.all():
+            raise UserError(where, f"is {validation_split!r}", 'three shares are written "64/16/20", none of them 0')
     if n_groups < sides:
         what = f"{validation_split!r} needs {sides} groups, there are {n_groups}"
         raise UserError(where, what, "take fewer folds or more patients")
     if isinstance(validation_split, dict):
         return np.full(folds, 1 / folds), fold
+    if isinstance(validation_split, str):
+        return parts / parts.sum(), 1
     fraction = validation_split / n_items if isinstance(validation_split, int) else validation_split
     if not 0 < fraction < 1:
         raise UserError(where, f"is {validation_split} for {n_items} items", "leave items on both sides")
@@ -155,17 +230,24 @@ def _leave_no_side_empty(sides: np.ndarray, parts: np.ndarray, n_sides: int) -> 
             sides[candidates[np.argmin(parts[candidates, -1])]] = side
 
 
+def parted_groups(groups: Sequence[str], split: Split) -> int:
+    """How many groups (patients) have items on more than one side."""
+    sides = [set(np.asarray(groups)[rows]) for rows in (split.train, split.valid, split.test)]
+    return sum(map(len, sides)) - len(set().union(*sides))
+
+
 def missing_classes(labels: Sequence[int], patients: Sequence[str], split: Split, classes: Sequence[str]) -> list[str]:
     """Sentences about classes that one side of the split has none of, for a warning."""
     labels, patients = np.asarray(labels), np.asarray(patients)
+    sides = {"training": split.train, "validation": split.valid, "the test part": split.test}
     sentences = []
     for index, name in enumerate(classes):
-        in_train, in_valid = (int((labels[rows] == index).sum()) for rows in (split.train, split.valid))
-        if in_train + in_valid and len(split.valid) and not (in_train and in_valid):
-            without, with_all = ("validation", "training") if in_train else ("training", "validation")
-            items = _counted(in_train + in_valid, "item")
+        counts = {side: int((labels[rows] == index).sum()) for side, rows in sides.items() if len(rows)}
+        with_some = " and ".join(side for side, count in counts.items() if count)
+        for without in (side for side, count in counts.items() if not count and with_some):
+            items = _counted(sum(counts.values()), "item")
             of_patients = _counted(len(set(patients[labels == index])), "patient")
-            sentences.append(f"{without} has no {name}: all of it ({items} of {of_patients}) is in {with_all}")
+            sentences.append(f"{without} has no {name}: all of it ({items} of {of_patients}) is in {with_some}")
     return sentences
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,12 +15,17 @@ import torch
 from data_loader.encoding import decode
 from data_loader.mapped_shards import MappedShards
 from data_loader.store_index import StoreIndex
+from logger.log import get_logger
 from utils.arguments import matches
 from utils.errors import UserError
 from utils.strict_json import read_json
 
+logger = get_logger(__name__)
+
 STORE_VERSION = 2
 DTYPES = ("uint8", "float16")
+# In the place of a shard's number: the store has no such item, or its shard is damaged and left out.
+ABSENT, LOST = -1, -2
 
 
 @dataclass(frozen=True)
@@ -125,19 +130,44 @@ class FeatureStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])
 
-    def locate(self, table: pd.DataFrame, task: int) -> np.ndarray:
-        """Where the items of a table are: ``(items, 2)`` int64, number of the shard and row in it; -1 if absent.
+    def locate(self, table: pd.DataFrame, task: int, leave_out_damaged: bool = False) -> np.ndarray:
+        """Where the items of a table are: ``(items, 2)`` int64, number of the shard and row in it.
+
+        Args:
+            leave_out_damaged: warn of each shard that is damaged or not there; its items are at `LOST`.
+
+        Returns:
+            The places; an item that the store does not have is at `ABSENT`.
 
         Raises:
-            UserError: a shard that they are in is damaged or not there, or the index names a place that is not there.
+            UserError: shards that they are in are damaged or not there (names them), or the index names a place that
+                is not there.
         """
         places = self._index.find(table, task)
-        self._shards.open(np.unique(places[places[:, 0] >= 0, 0]))
+        damaged = self._shards.damaged(np.unique(places[places[:, 0] >= 0, 0]))
+        if damaged and not leave_out_damaged:
+            raise _of_all(damaged)
+        for number, error in damaged.items():
+            its_items = places[:, 0] == number
+            logger.warning("%s: %s: left out, and with it %d items", error.subject, error.what, its_items.sum())
+            places[its_items] = LOST
         return places
 
     def gather(self, places: np.ndarray) -> np.ndarray:
         """Copy the items at ``(batch, 2)`` places (see `locate`) out of the shards: ``(batch, ...)`` as stored."""
         return self._shards.gather(places[:, 0], places[:, 1])
+
+    def marks(self, places: np.ndarray) -> np.ndarray:
+        """``(batch, frames)`` as stored: where the span of each item is, of features whose last channel marks it."""
+        return self._shards.marks(places[:, 0], places[:, 1])
+
+
+def _of_all(damaged: Mapping[int, UserError]) -> UserError:
+    """One error for all damaged shards: the first one's, with the names of the others."""
+    first, *others = damaged.values()
+    names = ", ".join(Path(str(error.subject)).name for error in others[:20]) + (", ..." if len(others) > 20 else "")
+    what = f"{first.what}; {len(others)} more damaged: {names}" if others else first.what
+    return UserError(first.subject, what, f'{first.hint}; "damaged_shards": "leave_out" goes on without')
 
 
 def statistics(store: FeatureStore, places: np.ndarray, most: int = 512) -> tuple[float, float]:

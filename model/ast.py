@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from base.base_model import BaseModel
 from model import architectures
 from model.ast_weights import (
+    PATCH,
     SIZES,
     Geometry,
     Size,
@@ -31,6 +32,7 @@ class ASTModel(BaseModel):
 
     Patches of 16x16, 12 layers; the class and the distillation token are averaged, normalised and classified.
     The input is taken as it comes; for AudioSet weights normalise it to mean 0 and standard deviation 0.5.
+    A patch of an input with several channels goes through all of them, so that these cost no further patches.
 
     Args:
         label_dim: number of classes.
@@ -61,6 +63,7 @@ class ASTModel(BaseModel):
         audioset_pretrain: bool = False,
         model_size: Literal["tiny224", "small224", "base224", "base384"] = "base384",
         weights: str | None = "hub",
+        indim: int | None = None,
     ) -> None:
         super().__init__()
         import transformers
@@ -71,6 +74,8 @@ class ASTModel(BaseModel):
         size = SIZES[model_size]
         config = ast_config(size, geometry)
         self.backbone = transformers.ASTModel(config)
+        if indim is not None:
+            self.backbone.embeddings.patch_embeddings = _ChannelPatches(indim, size.hidden, (fstride, tstride))
         self.head = nn.Sequential(
             nn.LayerNorm(size.hidden, eps=config.layer_norm_eps), nn.Linear(size.hidden, label_dim)
         )
@@ -88,19 +93,39 @@ class ASTModel(BaseModel):
 
     def _load(self, state: dict[str, Tensor], grid: tuple[int, int], geometry: Geometry, source: Path) -> None:
         name = "embeddings.position_embeddings"
-        resized = {name: resize_position_embeddings(state[name], grid, geometry.grid)}
-        load_exactly(self.backbone, state | resized, source)
+        fitted = {name: resize_position_embeddings(state[name], grid, geometry.grid)}
+        patches = "embeddings.patch_embeddings.projection.weight"
+        indim = self.backbone.get_parameter(patches).shape[1]
+        if (one := state.get(patches)) is not None and one.ndim == 4 and one.shape[1] == 1:
+            fitted[patches] = one.expand(-1, indim, -1, -1) / indim
+        load_exactly(self.backbone, state | fitted, source)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(batch, label_dim)`` of spectrograms ``(batch, input_tdim, input_fdim)``."""
+        """Logits ``(batch, label_dim)`` of ``(batch, input_tdim, input_fdim)``.
+
+        With `indim` of ``(batch, indim, input_fdim, input_tdim)``.
+        """
         return self.head(self.backbone(x).pooler_output)
 
     @classmethod
     def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
-        wanted = (args["input_tdim"], args["input_fdim"])
+        names = ("input_tdim", "input_fdim") if args["indim"] is None else ("indim", "input_fdim", "input_tdim")
+        wanted = tuple(args[name] for name in names)
         if tuple(shape) != wanted:
-            return f"ASTModel takes (input_tdim, input_fdim) = {wanted}, the items are {tuple(shape)}"
+            return f"ASTModel takes ({', '.join(names)}) = {wanted}, the items are {tuple(shape)}"
         return Geometry(args["fstride"], args["tstride"], args["input_fdim"], args["input_tdim"]).problem()
+
+
+class _ChannelPatches(nn.Module):
+    """The patch embedding of transformers, for pictures of several channels."""
+
+    def __init__(self, indim: int, hidden: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(indim, hidden, PATCH, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, indim, freq, time)`` to ``(batch, patches, hidden)``, those of one frequency side by side."""
+        return self.projection(x).flatten(2).transpose(1, 2)
 
 
 def _audioset_folder(model_size: str) -> Path:

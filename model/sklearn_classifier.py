@@ -100,6 +100,9 @@ class SklearnClassifier(BaseModel):
         seed = int(torch.randint(2**31, ()))
         pipeline = make_pipeline(self.kind, *self._settings, seed)
         weights = weights_of_items(self.kind, self.class_weight, y)
+        if self.kind == "knn" and (neighbors := pipeline[-1].n_neighbors) > len(x):
+            what = f"is {neighbors}, for {len(x)} training items"
+            raise UserError("arch.args.params.n_neighbors", what, "take fewer")
         try:
             if self.search is not None:
                 pipeline = self._searched(pipeline, x, y, groups, weights, seed)

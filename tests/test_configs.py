@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 
@@ -9,9 +10,11 @@ from data_loader.classes import resp_classes
 from tests import sounds
 from tests.tiny import ROOT
 from trainer.check import check_config
+from trainer.group import read_group
 from utils.config import ConfigParser, read_config
 
 SHAPES = {"stft": [1, 224, 224], "wav2vec": [1, 224, 224], "ast_wav2vec": [768, 128], "summary": [180]}
+SHAPES |= {"multimel": [4, 64, 1232], "multimel_event": [4, 64, 192]}
 ARCHITECTURES = {
     "lightcnn": ("LightCNN", "processed_stft"),
     "resnet18": ("ResNet18", "processed_stft"),
@@ -20,6 +23,7 @@ ARCHITECTURES = {
 TWELVE = [f"task{task}_{level}_{arch}" for task in (1, 2) for level in (1, 2) for arch in ARCHITECTURES]
 
 CLASSICAL = ["naive_bayes", "logistic_regression", "knn", "svm", "random_forest", "gradient_boosting"]
+SMALL_NETS = ["audioclassifier", "crnn", "gru", "rawcnn1d"]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,7 @@ def data_dir(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     sounds.write_urbansound8k(folder, folds=1, classes=sounds.URBAN_TEN)
     sounds.write_fma(folder)
+    sounds.write_icbhi(folder)
     for table in tiny_data.glob("*.csv"):
         shutil.copy(table, folder)
     for method, shape in SHAPES.items():
@@ -45,20 +50,49 @@ def config_of(name):
 def test_all_ready_configs_are_there():
     names = {path.stem for path in (ROOT / "configs").glob("*.json")}
     assert names >= {*TWELVE, "task1_1_lightcnn_wav2vec", "task1_1_resnet18_audio", "demo"}
-    assert names >= {"urbansound8k_audioclassifier", "task1_1_audioclassifier"}
-    assert names >= {f"task1_1_{estimator}" for estimator in CLASSICAL}
+    assert "urbansound8k_audioclassifier" in names
+    assert names >= {f"{task}_{arch}" for task in ("task1_1", "task2_1") for arch in (*CLASSICAL, *SMALL_NETS)}
     assert names >= {"memory_srn", "memory_lstm", "memory_gru"}
-    assert names >= {"task1_1_crnn", "task1_1_rawcnn1d", "fma_rawcnn1d"}
+    assert "fma_rawcnn1d" in names
     assert names >= {"task1_1_mn04", "task2_1_mn04", "task1_1_efficientnet_b0"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
+SHIPPED = sorted((ROOT / "configs").glob("*.json"))
+# These name others, which are trained in folds.
+ENSEMBLES = [path for path in SHIPPED if "ensemble" in read_config(path)]
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in ENSEMBLES], ids=lambda path: path.stem)
 def test_a_ready_config_passes_the_check(data_dir, path):
     config = ConfigParser(read_config(path))
     assert config["name"] == path.stem
     # Digits to add have no folder.
     has_data = "data_dir" in config["data_loader"]["args"]
     check_config(config.changed("data_loader.args", **{"data_dir": str(data_dir)} if has_data else {}))
+
+
+@pytest.mark.parametrize("path", ENSEMBLES, ids=lambda path: path.stem)
+def test_the_members_of_a_ready_ensemble_can_be_one(path):
+    group = read_group(Namespace(config=path, folds=2, seeds=1))
+    assert group.name == path.stem
+    members = list(group.members.values())
+    assert {f"{name}.json" for name in group.members} <= {other.name for other in SHIPPED}
+    # What they learn of and what they are given is the same.
+    for key in (
+        "data_dir",
+        "task",
+        "level",
+        "split_by",
+        "filtered",
+        "input_dir",
+        "frontend",
+        "duration",
+        "rate",
+        "seed",
+    ):
+        values = [member.get(f"data_loader.args.{key}") for member in members]
+        assert all(value == values[0] for value in values), key
+    assert len({member.seed for member in members}) == 1
 
 
 @pytest.mark.parametrize("name", TWELVE)
@@ -105,14 +139,30 @@ def test_the_model_for_environmental_sounds_is_the_same_on_lung_sounds():
     assert (args["duration"], args["frontend"]["n_mels"]) == (4.0, 64)
 
 
-@pytest.mark.parametrize("name", CLASSICAL)
-def test_the_classical_configs_differ_in_nothing_that_makes_a_comparison_unfair(name):
-    own, other = config_of(f"task1_1_{name}"), config_of("task1_1_lightcnn")
-    assert own["arch"]["args"]["estimator"] == name
-    assert (own["metrics"], own["trainer"]["monitor"]) == (other["metrics"], other["trainer"]["monitor"])
-    args, other_args = own["data_loader"]["args"], other["data_loader"]["args"]
+def assert_of_one_job(config, other):
+    assert config["arch"]["args"]["label_dim"] == other["arch"]["args"]["label_dim"]
+    assert (config["metrics"], config["trainer"]["monitor"]) == (other["metrics"], other["trainer"]["monitor"])
+    args, other_args = config["data_loader"]["args"], other["data_loader"]["args"]
     for key in ("data_dir", "task", "level", "validation_split"):
         assert args[key] == other_args[key]
+
+
+@pytest.mark.parametrize("task", ["task1_1", "task2_1"])
+@pytest.mark.parametrize("name", SMALL_NETS)
+def test_the_small_networks_differ_in_nothing_that_makes_a_comparison_unfair(task, name):
+    own, other = config_of(f"{task}_{name}"), config_of(f"{task}_lightcnn")
+    assert own["arch"]["type"].lower() == name
+    assert own["loss"] == other["loss"]
+    assert_of_one_job(own, other)
+
+
+@pytest.mark.parametrize("task", ["task1_1", "task2_1"])
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_the_classical_configs_differ_in_nothing_that_makes_a_comparison_unfair(task, name):
+    own = config_of(f"{task}_{name}")
+    assert own["arch"]["args"]["estimator"] == name
+    assert_of_one_job(own, config_of(f"{task}_lightcnn"))
+    args = own["data_loader"]["args"]
     # Each feature is scaled by itself, in the estimator.
     assert (args["input_dir"], args["normalize"], args["augment"]) == ("processed_summary", False, None)
 

@@ -66,6 +66,19 @@ def test_tables_and_store_are_written_and_the_counts_printed(tmp_path, call):
     assert "is complete already" in call(tmp_path, "--method", "stft")[1]
 
 
+def test_a_store_of_a_number_of_shards(tmp_path, call):
+    for number in range(3):
+        put(tmp_path, f"1_1.0_0_p1_{number}")
+    command = ("--method", "mel", "--mel-duration", "0.1", "--workers", "1")
+    assert call(tmp_path, *command, "--shards", "2")[0] == 0
+    shards = sorted(path.name for path in (tmp_path / "processed_mel").glob("task2-*.npy"))
+    assert shards == ["task2-00000-of-00002-2.npy", "task2-00001-of-00002-1.npy"]
+    assert "is complete already" in call(tmp_path, *command)[1]
+    status, _, err = call(tmp_path, *command, "--shards", "3")
+    assert (status, len(err)) == (1, 1)
+    assert "has 2 shards of task 1, not 3 (--force makes it anew)" in err[0]
+
+
 @pytest.mark.parametrize("make", [False, True])
 def test_no_data_and_an_empty_folder_name_the_two_ways_on(tmp_path, call, make):
     folder = tmp_path / "data"
@@ -134,6 +147,7 @@ def test_stereo_and_other_rates_work(tmp_path, call):
         (["--mel-n-mels", "32"], "--method mel"),
         (["--weights", "random"], "it goes with --method"),
         (["--limit", "3"], "it goes with --method"),
+        (["--shards", "3"], "it goes with --method"),
         (["--url", "http://127.0.0.1/x.zip"], "it goes with --download"),
         (["--method", "stft", "--compute-on", "gpu"], "choose from auto, cpu, cuda"),
         (["--method", "stft", "--compute-on", "cuda:9"], "there is no cuda:9 here"),
@@ -306,7 +320,7 @@ def test_a_disk_too_full_for_a_shard_leaves_the_old_store_and_what_is_finished(t
     arguments = ("--method", "stft", "--workers", "1")
     assert call(tmp_path, *arguments, "--tasks", "2")[0] == 0
     before = everything(tmp_path)
-    size = (tmp_path / "processed_stft" / "task2-00000-of-00001.npy").stat().st_size
+    size = (tmp_path / "processed_stft" / "task2-00000-of-00001-2.npy").stat().st_size
     put(tmp_path, "1_1.0_0_p1_3")
     with full_disk(size + 100):
         status, _, err = call(tmp_path, *arguments, "--force")

@@ -121,6 +121,62 @@ def test_a_folder_of_audio_is_predicted_in_the_format_of_the_challenge(tiny_data
     assert "10 predictions" in capsys.readouterr().out
 
 
+def test_the_checkpoint_holds_the_class_proportions_of_its_training(checkpoint):
+    content = load_checkpoint(checkpoint)
+    known = content["config"]["data_loader"]["args"]
+    # The loss is balanced over the classes that occur.
+    assert content["priors"]["q"] == pytest.approx([1 / 3] * 3)
+    assert known["task"] == 2
+    assert content["priors"]["pi"][0] > content["priors"]["pi"][1] > 0
+
+
+def test_decisions_for_the_score_are_never_poor_quality_and_are_reported_beside_the_others(
+    tiny_data, checkpoint, tmp_path, capsys
+):
+    content = load_checkpoint(checkpoint)
+    # As of a training that saw next to no normal recording.
+    content["priors"] = {"pi": [0.9, 0.05, 0.05], "q": [0.02, 0.01, 0.97]}
+    torch.save(content, checkpoint)
+    reports = {}
+    for rule in ("argmax", "score"):
+        assert run("test", "-r", checkpoint, "--decide", rule, "--out-dir", tmp_path / rule) == 0
+        metrics = json.loads((tmp_path / rule / "metrics.json").read_text())
+        reports[rule] = metrics, pd.read_csv(tmp_path / rule / "predictions.csv")
+    for rule, (metrics, table) in reports.items():
+        assert metrics["decide"] == rule
+        for name, value in recomputed(table).items():
+            assert metrics[name] == metrics["decisions"][rule][name] == pytest.approx(value)
+    assert reports["argmax"][0]["decisions"] == reports["score"][0]["decisions"]
+    table = reports["score"][1]
+    probabilities = [f"prob_{name}" for name in CLASSES]
+    assert table[probabilities].equals(reports["argmax"][1][probabilities])
+    expected = np.where(table["prob_Normal"] / 0.02 >= table["prob_Adventitious"] / 0.97, "Normal", "Adventitious")
+    assert (table["prediction"] == expected).all()
+    assert (table["prediction"] != reports["argmax"][1]["prediction"]).any()
+    assert "worst_subgroup" in reports["score"][0]
+
+    folder, out = tiny_data / "BioCAS2022" / "test2022_wav", tmp_path / "p.json"
+    assert run("test", "-r", checkpoint, "--wav", folder, "--out", out, "--decide", "score") == 0
+    assert json.loads(out.read_text()) == dict(zip(table["wav_name"], table["prediction"], strict=True))
+    capsys.readouterr()
+    assert run("test", "-r", checkpoint, "--wav", folder, "--out", out, "--adapt-priors") == 0
+    said = capsys.readouterr().err
+    assert "class proportions, estimated by EM: Normal " in said
+    assert "they rest on 10 items alone" in said
+
+
+def test_a_checkpoint_without_class_proportions_is_decided_by_argmax_alone(tiny_data, checkpoint, tmp_path, capsys):
+    content = load_checkpoint(checkpoint)
+    del content["priors"]
+    torch.save(content, checkpoint)
+    wav = tiny_data / "BioCAS2022" / "test2022_wav"
+    for argv in (["--decide", "score"], ["--wav", wav, "--out", tmp_path / "p.json", "--adapt-priors"]):
+        assert run("test", "-r", checkpoint, *argv) == 1
+        assert "holds no class proportions (priors)" in last_line(capsys)
+    assert run("test", "-r", checkpoint) == 0
+    assert json.loads((tmp_path / "test" / "metrics.json").read_text())["decisions"].keys() == {"argmax", "counted"}
+
+
 def test_the_data_may_have_moved(tiny_data, checkpoint, tmp_path):
     content = load_checkpoint(checkpoint)
     content["config"]["data_loader"]["args"]["data_dir"] = "/nowhere"
@@ -150,7 +206,15 @@ def test_a_mistake_is_one_line(checkpoint, capsys, argv, says):
 
 @pytest.mark.parametrize(
     "argv",
-    [["--wav", "x"], ["--out", "x"], ["--bs", "0"], ["--bs", "-3"], ["--wav", "x", "--out", "y", "--split", "test"]],
+    [
+        ["--wav", "x"],
+        ["--out", "x"],
+        ["--bs", "0"],
+        ["--bs", "-3"],
+        ["--wav", "x", "--out", "y", "--split", "test"],
+        ["--decide", "best"],
+        ["--adapt-priors"],
+    ],
 )
 def test_wrong_usage_is_2(checkpoint, capsys, argv):
     with pytest.raises(SystemExit) as caught:

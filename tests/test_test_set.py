@@ -63,7 +63,7 @@ def test_a_run_sees_no_test_recording_on_either_side(own_data, tmp_path, split_b
         ("trainer__monitor", "max inter_score", "which is not measured"),
         ("valid_data_loader", {"type": "RespDataLoader", "args": {"split": "inter"}}, "valid_data_loader: is unknown"),
         ("data_loader__args__valid_split", "inter", "data_loader.args.valid_split: is unknown"),
-        ("data_loader__args__validation_split", "inter", "expected"),
+        ("data_loader__args__validation_split", "inter", "three shares are written"),
         ("trainer__early_stop", "inter", "trainer.early_stop"),
     ],
 )

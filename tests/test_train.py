@@ -245,6 +245,7 @@ def test_two_processes_train_what_one_does_with_the_same_global_batch(make, tiny
         "data_loader__args__validation_split": 20,
         "trainer__accumulate": accumulate,
         "trainer__epochs": 2,
+        "trainer__ema": 0.9 if accumulate == 2 else None,
     }
     alone = tiny_run(tiny_data, tmp_path / "one", data_loader__args__batch_size=12, **changes)
     assert len(alone.data_loader.train_indices) % 2 == 0
@@ -253,5 +254,5 @@ def test_two_processes_train_what_one_does_with_the_same_global_batch(make, tiny
     (folder,) = run_folders(tmp_path)
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
     assert checkpoint["global_step"] == alone.global_step
-    for name, value in alone.model.state_dict().items():
+    for name, value in alone.scored.state_dict().items():
         torch.testing.assert_close(checkpoint["state_dict"][name], value, atol=1e-5, rtol=1e-4)

@@ -37,10 +37,14 @@ def check_config(config: ConfigParser) -> None:
         UserError: names the key that is wrong and the nearest valid one, or the choices; or the file that is missing
             and the command that makes it.
     """
+    if config["arch"]["type"] == "Ensemble":
+        what = "is Ensemble, which is put together of trained networks and not trained itself"
+        raise UserError("arch.type", what, "train its members: python train.py -c CONFIG --folds 5")
     arch_args = _check_section(config, "arch", architectures, filled_in=("input_shape",))
     loader_args = check_loader(config)
     loss_args = _check_section(config, "loss", losses)
     _check_fitting(config)
+    _check_distillation(config)
     if config["optimizer"] is not None:
         _check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
@@ -62,11 +66,25 @@ def _check_fitting(config: ConfigParser) -> None:
         if config["optimizer"] is None:
             raise UserError("optimizer", f"is null, but {name} is trained by one", "name an optimizer")
         return
-    for key, value in (("optimizer", None), ("lr_scheduler", None), ("trainer.epochs", 1)):
+    for key, value in (("optimizer", None), ("lr_scheduler", None), ("trainer.epochs", 1), ("trainer.ema", None)):
         if (given := config.get(key)) != value:
             shown = given["type"] if isinstance(given, dict) else given
             wanted = "null" if value is None else value
             raise UserError(key, f"is {shown}, but {name} is fitted at once", f"set it to {wanted}")
+
+
+def _check_distillation(config: ConfigParser) -> None:
+    """A teacher's predictions are named, and are for a classifier of sounds that is trained by steps."""
+    if (section := config.get("distillation")) is None:
+        return
+    if "soft_targets" not in section:
+        hint = "train with --folds 5 --teacher FOLDER, or name a table"
+        raise UserError("distillation.soft_targets", "is missing", hint)
+    name, loader = config["arch"]["type"], config["data_loader"]["type"]
+    if architectures[name].fits_at_once:
+        raise UserError("distillation", f"is there, but {name} is fitted at once", "leave it out")
+    if not issubclass(data_loaders[loader], SoundDataLoader):
+        raise UserError("distillation", f"is there, but the items of {loader} have no names", "leave it out")
 
 
 def check_loader(config: ConfigParser) -> dict[str, Any]:
@@ -153,7 +171,9 @@ def _check_data(
             f"is {arch_args.get('label_dim')}, but task {loader.subject(loader_args).task} has {len(classes)} classes",
             f"set it to {len(classes)}: {', '.join(classes)}",
         )
-    if problem := weight_problem(loss_args.get("weight"), len(classes)):
+    details = _check_details(config, loader_args)
+    weighed = loader.fine_classes(loader_args) if details == "fine" else classes
+    if problem := weight_problem(loss_args.get("weight"), len(weighed)):
         raise UserError("loss.args.weight", problem)
     for number, name in enumerate(config["metrics"]):
         if problem := loader.metric_problem(loader_args, name):
@@ -165,6 +185,27 @@ def _check_data(
     architecture = architectures[config["arch"]["type"]]
     if problem := architecture.input_problem(arch_args, shape) if shape else None:
         raise UserError("arch.args", problem, "take another input_dir or other arguments")
+
+
+def _check_details(config: ConfigParser, loader_args: dict[str, Any]) -> str | None:
+    """What is learnt beside the class: the loss, the model and the loader agree on it."""
+    section = config["loss"]
+    name = section if isinstance(section, str) else section["type"]
+    learnt = getattr(losses[name], "details", None)
+    model, given = config["arch"]["type"], architectures[config["arch"]["type"]].details
+    if learnt != given:
+        what = f"{name} learns {_named(learnt)}, but the model {model} gives {_named(given)}"
+        raise UserError("loss.type", what, "take another loss or another model")
+    where = "data_loader.args.details"
+    if learnt != (known := loader_args.get("details")):
+        shown = "null" if known is None else known
+        hint = f"set it to {'null' if learnt is None else learnt}, or take another loss and model"
+        raise UserError(where, f"is {shown}, but the loss {name} learns {_named(learnt)}", hint)
+    return learnt
+
+
+def _named(details: str | None) -> str:
+    return "no details" if details is None else f'the details "{details}"'
 
 
 def _input_shape(loader_args: dict[str, Any], channels: int) -> tuple[int, ...] | None:
@@ -202,6 +243,15 @@ def _check_augmentation(
     if augmentation.place and not loader_args["duration"]:
         what = "cuts and pads to a duration, but there is none"
         raise UserError(f"{where}.place", what, "set data_loader.args.duration")
+    spans = [key for key in ("level", "roll_bands", "edge_jitter", "roll_time") if given.get(key)]
+    if spans and not _marks_spans(loader_args):
+        what = "is for features that mark a span of time"
+        raise UserError(f"{where}.{spans[0]}", what, "take multimel_event or multimel, or leave it out")
+    if augmentation.roll_time and (waveforms or loader_args.get("task") != 2):
+        what = "moves stored features of recordings, all of them"
+        raise UserError(f"{where}.roll_time", what, "take task 2 with input_dir processed_multimel, or leave it out")
+    if augmentation.mixup and not augmentation.mixup_alpha:
+        raise UserError(f"{where}.mixup_alpha", "is 0", "expected more")
     for key in ("time_masks", "freq_masks"):
         if getattr(augmentation, key) < 0:
             raise UserError(f"{where}.{key}", f"is {getattr(augmentation, key)}", "expected at least 0")
@@ -234,3 +284,12 @@ def _check_monitor(config: ConfigParser, loader_args: dict[str, Any]) -> None:
             raise UserError(
                 "lr_scheduler.args.mode", f"is {own!r}, but the monitor is {mode} {figure}", "leave it out"
             )
+
+
+def _marks_spans(loader_args: dict[str, Any]) -> bool:
+    """Whether the input is features whose last channel marks a span."""
+    frontend = loader_args.get("frontend")
+    method = frontend.get("method") if isinstance(frontend, dict) else frontend
+    if loader_args.get("input_dir") is not None:
+        method = read_meta(data_folder(loader_args) / loader_args["input_dir"]).method
+    return method is not None and methods.lookup(method, "method").span_hop_ms is not None

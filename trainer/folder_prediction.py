@@ -11,6 +11,7 @@ from data_loader.features.wav2vec_network import weights_fingerprint
 from data_loader.folder import audio_files, file_groups, group_batches
 from data_loader.frontend import Frontend
 from logger.progress import progress_bar
+from trainer.deciding import decided, refuse_rule
 from trainer.inference import model_output
 from trainer.trained import Trained
 from utils.device import autocast
@@ -22,7 +23,13 @@ from utils.threads import thread_map
 CPU_BATCH, GPU_BATCH = 8, 32
 
 
-def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None) -> dict[str, str]:
+def predict_folder(
+    trained: Trained,
+    folder: Path,
+    batch_size: int | None = None,
+    rule: str = "argmax",
+    adapt_priors: bool = False,
+) -> dict[str, str]:
     """Predict all audio files below a folder: ``{"a.wav": "Normal", ...}``, the BioCAS challenge's output format.
 
     Features are computed as in training. For task 1, each file is one event. Groups of files are read and predicted
@@ -30,10 +37,15 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None
 
     Args:
         batch_size: files a pass through the model; by default what suits the device.
+        rule: see `decide`.
+        adapt_priors: predict for class proportions that are estimated from all of these files, see
+            `estimate_proportions`; with "score", among the adventitious classes.
 
     Raises:
-        UserError: a file cannot be read, or the features need a network whose weights are not those of the training.
+        UserError: a file cannot be read, or the features need a network whose weights are not those of the training;
+            or the checkpoint does not hold what the rule or the adaptation needs.
     """
+    refuse_rule(trained, rule, adapt_priors)
     files = audio_files(folder)
     spec, device = trained.spec, trained.device
     if spec.weights and weights_fingerprint(spec.params["weights"]) != spec.weights:
@@ -44,7 +56,7 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None
     def predict_group(group: range) -> tuple[range, np.ndarray]:
         # All of them before the context below: features are computed in single precision.
         batches = list(group_batches(files, group, spec, batch_size, device))
-        classes = []
+        probabilities = []
         with torch.inference_mode(), autocast(trained.precision, device):
             for batch in batches:
                 output = model_output(trained.model, frontend, batch, device).float()
@@ -52,14 +64,15 @@ def predict_folder(trained: Trained, folder: Path, batch_size: int | None = None
                     bad = batch.index[~output.isfinite().all(dim=1).cpu()][0]
                     what = f"its model gives no finite number for {files[bad]}"
                     raise UserError(trained.path, what, "the training diverged: use an earlier checkpoint")
-                classes.append(output.argmax(dim=1).cpu().numpy())
-        return group, np.concatenate(classes)
+                probabilities.append(torch.softmax(output, dim=1).cpu().numpy())
+        return group, np.concatenate(probabilities)
 
-    predictions = np.empty(len(files), dtype=np.int64)
+    prob = np.empty((len(files), len(trained.classes)), dtype=np.float32)
     with progress_bar(total=len(files), desc="predict", unit="file", leave=False) as bar:
-        for group, classes in thread_map(predict_group, file_groups(files)):
-            predictions[group.start : group.stop] = classes
+        for group, probabilities in thread_map(predict_group, file_groups(files)):
+            prob[group.start : group.stop] = probabilities
             bar.update(len(group))
+    predictions = decided(trained, prob, rule, adapt_priors)
     names = [path.relative_to(folder).as_posix() for path in files]
     return {name: trained.classes[prediction] for name, prediction in zip(names, predictions, strict=True)}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from base.base_model import Detailed
 from data_loader.frontend import InputSpec
 from logger.progress import progress_bar
 from utils.device import autocast, plain_module
@@ -77,13 +78,19 @@ def predict(
     return Predictions(output, target, index)
 
 
-def model_output(model: nn.Module, frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor:
-    """What a model gives for a batch; one that `takes_lengths` also gets how much of each item is no padding."""
+def model_output(model: nn.Module, frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor | Detailed:
+    """What a model gives for a batch: logits; in training mode, one with `details` gives these beside them."""
+    return model(*model_inputs(model, frontend, batch, device))
+
+
+def model_inputs(
+    model: nn.Module, frontend: nn.Module, batch: NamedTuple, device: torch.device
+) -> tuple[Tensor] | tuple[Tensor, Tensor | None]:
+    """A model's arguments for a batch; one that `takes_lengths` also gets how much of each item is no padding."""
     if not plain_module(model).takes_lengths:
-        return model(to_input(frontend, batch, device))
+        return (to_input(frontend, batch, device),)
     with torch.autocast(device.type, enabled=False):
-        inputs, lengths = frontend.with_lengths(*_on_device(batch, device))
-    return model(inputs, lengths)
+        return frontend.with_lengths(*_on_device(batch, device))
 
 
 def to_input(frontend: nn.Module, batch: NamedTuple, device: torch.device) -> Tensor:

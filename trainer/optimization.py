@@ -41,6 +41,8 @@ lr_schedulers: Registry = _registry("learning-rate schedule", schedules, schedul
 def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer of a config; the learning rate of a group with an ``lr_scale`` is that of the config times it.
 
+    With ``no_decay_1d`` beside its type, biases, norms and whatever else has less than two axes have no weight decay.
+
     Null, for a model that is fitted at once, gives one of no parameters, which a checkpoint can hold as any other.
 
     Raises:
@@ -49,6 +51,11 @@ def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]])
     if config["optimizer"] is None:
         return torch.optim.SGD([{"params": []}], lr=0.0)
     args = config.get("optimizer.args", {})
+    if config["optimizer"].get("no_decay_1d"):
+        if "weight_decay" not in inspect.signature(optimizers[config["optimizer"]["type"]]).parameters:
+            what = f"is true, but {config['optimizer']['type']} has no weight decay"
+            raise UserError("optimizer.no_decay_1d", what, "remove it, or take another optimizer")
+        parameter_groups = _without_decay_of_1d(parameter_groups)
     fused = config["optimizer"]["type"] in _FUSED and not _OTHER_WAYS & args.keys()
     try:
         optimizer = config.init_obj("optimizer", optimizers, parameter_groups, **({"fused": True} if fused else {}))
@@ -59,6 +66,17 @@ def make_optimizer(config: ConfigParser, parameter_groups: list[dict[str, Any]])
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_scale", 1.0)
     return optimizer
+
+
+def _without_decay_of_1d(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each group as two, without empty ones: parameters of two axes or more, and the others without weight decay."""
+    split = []
+    for group in groups:
+        matrices = [parameter for parameter in group["params"] if parameter.ndim >= 2]
+        others = [parameter for parameter in group["params"] if parameter.ndim < 2]
+        split.append({**group, "params": matrices})
+        split.append({**group, "params": others, "weight_decay": 0.0})
+    return [group for group in split if group["params"]]
 
 
 def watched_figure(config: ConfigParser) -> tuple[str, str | None]:

@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_loader.classes import has_poor_quality
 from data_loader.subject import Subject
 from logger import figures
+from model.decision import RULES, Priors, decide
 from model.metric import SCORINGS
+from trainer.subgroups import subgroups, worst_subgroup
 from utils.errors import UserError
 from utils.files import atomic_path, write_json
 
@@ -38,6 +41,9 @@ class Report:
     def table(self) -> str:
         """The report as text: one block for the split, and one for each of its parts."""
         blocks = [_block(self.metrics, f"task {self.metrics['task']}, split {self.metrics['split']}", self.groups)]
+        if worst := self.metrics.get("worst_subgroup"):
+            of = f"{worst['n']:,} items of {worst['n_patients']:,} {self.groups}"
+            blocks.append(f"worst subgroup: {worst['name']}, score {worst['score']:.3f} ({of})")
         blocks += [_block(self.metrics[part], part, self.groups) for part in PARTS if part in self.metrics]
         return "\n\n".join(blocks)
 
@@ -72,20 +78,25 @@ def evaluate_predictions(
     seed: int = 0,
     n_bootstrap: int = 1000,
     extra: Mapping[str, Any] | None = None,
+    rule: str = "argmax",
+    priors: Priors | None = None,
 ) -> Report:
     """Score the predictions of a split.
 
     Args:
         table: one row an item: wav_name, patient_id (or group, see `Subject`), split, target (index of the class)
             and, for events, event_id, start_ms, end_ms, or start, end. A split whose rows come from both "inter" and
-            "intra" is also reported by part.
-        prob: ``(n, classes)`` probabilities; the prediction is the largest, of equal ones the first.
+            "intra" is also reported by part. With the columns that `subgroups` takes, these are reported too.
+        prob: ``(n, classes)`` probabilities.
         classes: names, in order. Where there is a normal one it is the first; in task 2 Poor Quality is the second.
         subject: what is classified.
         split: name of what is evaluated.
         seed: of the bootstrap. The same seed gives the same numbers.
         n_bootstrap: number of resamples.
         extra: further entries of metrics.json: what is needed to repeat it (config, commit, versions, command).
+
+        rule: how the prediction follows from the probabilities, see `decide`.
+        priors: of the model; with them, the scores of every rule are reported as `decisions`.
 
     Raises:
         UserError: there is no item, or the model's output is not finite.
@@ -102,16 +113,25 @@ def evaluate_predictions(
     if target.min() < 0 or target.max() >= len(classes):
         raise ValueError(f"targets must lie in 0..{len(classes) - 1}, got {target.min()}..{target.max()}")
 
-    prediction = prob.argmax(1)
+    decisions = {name: _decided(prob, classes, name, priors) for name in RULES if priors or name != "score"}
+    prediction = decisions[rule]
     group = table[subject.group_column].to_numpy().astype(str)
 
     def measured(rows: NDArray[np.bool_]) -> dict[str, Any]:
         return _measure(target[rows], prediction[rows], group[rows], list(classes), subject, seed, n_bootstrap)
 
     metrics: dict[str, Any] = {"task": subject.task, "split": split, **measured(np.ones(len(table), bool))}
+    metrics["decide"] = rule
+    metrics["decisions"] = {
+        name: _scores(_confusion(target, decided, len(classes)), subject.scoring)
+        for name, decided in decisions.items()
+    }
     source = table["split"].to_numpy()
     if all((source == part).any() for part in PARTS):
         metrics |= {part: measured(source == part) for part in PARTS}
+    parts = subgroups(table, target, prediction, classes, subject.scoring)
+    if parts is not None:
+        metrics |= {"subgroups": parts, "worst_subgroup": worst_subgroup(parts)}
     extra = dict(extra or {})
     if clash := sorted(extra.keys() & metrics.keys()):
         raise ValueError(f"extra would hide {', '.join(clash)}")
@@ -180,16 +200,28 @@ def _measure(
     n_bootstrap: int,
 ) -> dict[str, Any]:
     n = len(classes)
-    confusion = np.bincount(target * n + prediction, minlength=n * n).reshape(n, n)
+    confusion = _confusion(target, prediction, n)
     return {
         "n": len(target),
         f"n_{subject.groups}": len(np.unique(group)),
         "classes": classes,
-        **{name: _number(value) for name, value in SCORINGS[subject.scoring](confusion).items()},
+        **_scores(confusion, subject.scoring),
         "confusion_matrix": confusion.tolist(),
         "per_class": {name: _class(confusion, index) for index, name in enumerate(classes)},
         "ci95": confidence_intervals(target, prediction, group, n, subject.scoring, seed, n_bootstrap),
     }
+
+
+def _decided(prob: NDArray[np.float32], classes: Sequence[str], rule: str, priors: Priors | None) -> NDArray[np.int64]:
+    return decide(prob, rule, priors, has_poor_quality(classes))
+
+
+def _confusion(target: NDArray[np.int64], prediction: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.bincount(target * n + prediction, minlength=n * n).reshape(n, n)
+
+
+def _scores(confusion: NDArray[np.int64], scoring: str) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in SCORINGS[scoring](confusion).items()}
 
 
 def _number(value: Any) -> float | None:

@@ -15,6 +15,7 @@ from logger.tensorboard import TensorboardWriter
 from model import architectures, losses, metrics
 from model.loss import balanced_weights
 from model.weights import without_weights
+from trainer.distillation import make_distillation
 from trainer.optimization import Schedule, make_optimizer, watched_figure
 from trainer.trainer import Trainer
 from utils.config import ConfigParser
@@ -54,7 +55,9 @@ def make_criterion(config: ConfigParser, loader: BaseDataLoader) -> nn.Module:
     section = config["loss"]
     args = {} if isinstance(section, str) else section.get("args", {})
     if args.get("weight") == "balanced":
-        return config.init_obj("loss", losses, weight=balanced_weights(loader.class_counts().tolist()))
+        fine = getattr(losses[section["type"]], "details", None) == "fine"
+        counts = loader.fine_counts() if fine else loader.class_counts()
+        return config.init_obj("loss", losses, weight=balanced_weights(counts.tolist()))
     return config.init_obj("loss", losses)
 
 
@@ -98,6 +101,7 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
         frontend=frontend,
         schedule=Schedule(config, optimizer, steps, watched_figure(config)),
         valid_data_loader=valid_loader,
+        distillation=make_distillation(config, loader),
         classes=loader.classes,
         data=loader.dataset.fingerprint(),
         origin={"command": command_line(), "environment": environment()},

@@ -12,6 +12,7 @@ from torch import nn
 
 from data_loader.frontend import InputSpec
 from model import architectures
+from model.decision import Priors, read_priors
 from trainer.setup import make_model
 from utils.arguments import check_arguments, matches
 from utils.checkpoint import load_checkpoint, load_weights, refuse_other_weights
@@ -32,6 +33,8 @@ class Trained:
         epoch: after which it was saved.
         data: a fingerprint of each split of the data that it was trained with; None in earlier checkpoints.
         origins: what it was trained with, by one process after the other: command, commit, versions.
+        out_of_fold: of an ensemble, where its out-of-fold scores are; else None.
+        priors: the class proportions that it was trained for; None in earlier checkpoints and for other data sets.
     """
 
     path: Path
@@ -44,6 +47,8 @@ class Trained:
     precision: str
     data: dict[str, str] | None
     origins: list[dict[str, Any]]
+    priors: Priors | None = None
+    out_of_fold: str | None = None
 
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
@@ -69,7 +74,9 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
     precision = choose_precision(config.get("trainer.precision", "fp32"), device)
     data = checkpoint.get("data") if matches(checkpoint.get("data"), dict[str, str]) else None
     origins = checkpoint.get("origins") if matches(checkpoint.get("origins"), list[dict[str, Any]]) else []
-    return Trained(path, config, model, spec, classes, epoch, device, precision, data, origins)
+    priors = read_priors(checkpoint)
+    out_of_fold = checkpoint.get("out_of_fold") if matches(checkpoint.get("out_of_fold"), str) else None
+    return Trained(path, config, model, spec, classes, epoch, device, precision, data, origins, priors, out_of_fold)
 
 
 def _check_arch(config: ConfigParser, spec: InputSpec, classes: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +13,25 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base.base_data_loader import BaseDataLoader
+from base.base_model import Detailed
 from base.base_trainer import BaseTrainer, epoch_seed
 from base.saved_state import misfit
 from data_loader.batching import Batch
-from data_loader.frontend import InputSpec
 from logger.log import get_logger
 from logger.progress import progress_bar
 from logger.tensorboard import TensorboardWriter
 from model.metric import confusion_matrix
+from trainer.distillation import Distillation, refuse_other_teacher
+from trainer.ema import WeightAverage
 from trainer.fitting import fit_at_once
-from trainer.inference import model_output, predict, refuse_other_input
+from trainer.inference import model_inputs, predict
+from trainer.mixup import Mixup
 from trainer.nonfinite import NonFiniteGuard, Step
+from trainer.objective import batch_loss, batch_mass
 from trainer.optimization import Schedule
 from trainer.place import Journal, Place, Seen
+from trainer.priors import training_priors
+from trainer.resuming import load_weights_state, refuse_other_split, refuse_other_task, weights_state
 from utils.arguments import matches
 from utils.cli import Stopped
 from utils.config import ConfigParser
@@ -47,6 +54,7 @@ class Trainer(BaseTrainer):
         frontend: turns loaded batches into model input; augments in training mode.
         schedule: of the learning rate.
         valid_data_loader: validation batches, or None.
+        distillation: what is learnt from beside the labels, or None.
         classes: class names.
         data: a fingerprint of each split of the data's tables, kept in checkpoints.
         origin: what this process trains with (command, commit, versions), kept in checkpoints.
@@ -66,6 +74,7 @@ class Trainer(BaseTrainer):
         frontend: nn.Module,
         schedule: Schedule,
         valid_data_loader: DataLoader | None = None,
+        distillation: Distillation | None = None,
         classes: tuple[str, ...] = (),
         data: Mapping[str, str] | None = None,
         origin: Mapping[str, Any] | None = None,
@@ -76,7 +85,9 @@ class Trainer(BaseTrainer):
         # DataLoader draws a seed when it starts its workers; not from the generator that dropout draws from.
         self.data_loader.generator = torch.Generator()
         self.valid_data_loader = valid_data_loader
+        self.distillation = distillation
         self.frontend = frontend
+        self.mixup = Mixup(frontend.augmentation.mixup, frontend.augmentation.mixup_alpha)
         self.schedule = schedule
         self.classes = classes
         self.data = dict(data or {})
@@ -88,6 +99,8 @@ class Trainer(BaseTrainer):
         self.accumulate: int = config.get("trainer.accumulate", 1)
         # Whether a step takes more than one batch.
         self.several = self.accumulate > 1 or world_size() > 1
+        ema: float | None = config.get("trainer.ema")
+        self.average = WeightAverage(plain_module(model), ema) if ema else None
         self.writer = writer
         # Model input (1, ...) of the item whose way through the layers is drawn; None draws nothing.
         self.shown: Tensor | None = None
@@ -110,7 +123,7 @@ class Trainer(BaseTrainer):
         place, speed = train(epoch, start)
         figures = self._figures(place.output, place.target)
         self._write("train", figures, epoch)
-        same_buffers(self.model)
+        same_buffers(self.scored)
         valid_figures = self._valid_epoch(epoch, lambda: self._stop_in_validation(epoch, place))
         figures |= {f"val_{name}": value for name, value in valid_figures.items()}
         self.schedule.after_epoch(figures)
@@ -171,20 +184,27 @@ class Trainer(BaseTrainer):
         # Dropout and augmentation depend on seed, epoch and place, as the order of items does: a resumed run needs no
         # state of a generator to go on with the same numbers.
         torch.manual_seed(epoch_seed(self.config.seed, epoch, rank(), items))
+        batch = self.frontend.augmentation.moved(batch)
         target = batch.target.to(self.device, non_blocking=True)
+        details = None if batch.details is None else batch.details.to(self.device, non_blocking=True)
+        teacher = self.distillation
+        soft = teacher.targets(batch.index).to(self.device, non_blocking=True) if teacher else None
+        mix = self.mixup.draw(len(target), self.device)
         try:
             with autocast(self.precision, self.device):
-                output = model_output(self.model, self.frontend, batch, self.device)
+                inputs = model_inputs(self.model, self.frontend, batch, self.device)
+                output = self.model(*(mix.inputs(*inputs) if mix else inputs))
         except ValueError as error:
             if len(target) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             what = "leaves one item alone in a batch, and this network's batch normalisation takes two"
             raise UserError("data_loader.args.batch_size", what, "take another one") from error
-        loss = self.criterion(output, target)
-        self._backward(loss, target)
-        return Seen(output.detach().float(), target, batch.index, loss.detach())
+        loss = batch_loss(self.criterion, output, target, details, mix, teacher, soft)
+        self._backward(loss, target, details)
+        logits = output.logits if isinstance(output, Detailed) else output
+        return Seen(logits.detach().float(), mix.larger(target) if mix else target, batch.index, loss.detach())
 
-    def _backward(self, loss: Tensor, target: Tensor) -> None:
+    def _backward(self, loss: Tensor, target: Tensor, details: Tensor | None) -> None:
         """Add a batch's gradients.
 
         The loss is a mean, weighted by class. With several batches a step, of one process or of several, each is
@@ -192,8 +212,7 @@ class Trainer(BaseTrainer):
         large batch.
         """
         if self.several:
-            weight = getattr(self.criterion, "weight", None)
-            mass = torch.tensor(float(len(target)), device=self.device) if weight is None else weight[target].sum()
+            mass = batch_mass(self.criterion, target, details)
             self._mass = self._mass + mass
             loss = loss * mass
         self.scaler.scale(loss).backward()
@@ -223,9 +242,11 @@ class Trainer(BaseTrainer):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        # A step that the scaler left out, because a gradient overflowed, is none for the schedule either.
+        # A step that the scaler left out, because a gradient overflowed, is none for the rest either.
         if scale is None or self.scaler.get_scale() >= scale:
             self.schedule.after_batch()
+            if self.average:
+                self.average.update()
         self.global_step += 1
         return norm
 
@@ -278,7 +299,7 @@ class Trainer(BaseTrainer):
         if self.valid_data_loader is None:
             return {}
         found = predict(
-            self.model,
+            self.scored,
             self.frontend,
             self.valid_data_loader,
             self.device,
@@ -308,7 +329,7 @@ class Trainer(BaseTrainer):
             figures = {k: v for k, v in best.items() if k != "samples_per_second"}
             self.writer.hparams(self.config.to_dict(), figures, self.global_step + 1)
             if self.shown is not None:
-                self.writer.layers(plain_module(self.model), self.shown, self.global_step + 1)
+                self.writer.layers(self.scored, self.shown, self.global_step + 1)
             self.writer.close()
         if self.mnt_metric and best:
             logger.info(
@@ -318,6 +339,17 @@ class Trainer(BaseTrainer):
             logger.info("test it: python test.py -r %s", path)
         if self.writer and self.writer.enabled:
             logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
+
+    @property
+    def scored(self) -> nn.Module:
+        """The model that is validated, saved to be tested and shown: with the averaged weights, if there are any."""
+        return self.average.model if self.average else plain_module(self.model)
+
+    def _weights(self) -> dict[str, Any]:
+        return weights_state(plain_module(self.model), self.average)
+
+    def _load_weights(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        load_weights_state(checkpoint, path, plain_module(self.model), self.average)
 
     def _extra_state(self) -> dict[str, Any]:
         if self.writer:
@@ -332,32 +364,14 @@ class Trainer(BaseTrainer):
             "split": self.data_loader.split_digest(),
             "origins": self.origins,
             "input": self.frontend.spec.to_dict(),
+            "priors": training_priors(self.data_loader, self.criterion, plain_module(self.model)),
+            **({"soft_targets": self.distillation.digest} if self.distillation else {}),
         }
 
-    def _refuse_other_split(self, state: Mapping[str, Any]) -> None:
-        """Patients of the validation must not come into training, nor the other way round."""
-        then = state.get("data")
-        if isinstance(then, dict):
-            changed = [name for name, digest in self.data.items() if then.get(name, digest) != digest]
-            # What is not loaded may change: a test set may be released meanwhile.
-            if changed := sorted({*changed} & {*self.data_loader.dataset.table["split"]}):
-                what = f"its split {changed[0]} is not that of {self.config.resume}: items or labels changed"
-                raise UserError(self.data_loader.dataset.data_dir, what, "put the data back, or start a new run")
-        if state.get("split") not in (None, self.data_loader.split_digest()):
-            what = f"splits patients otherwise than that of {self.config.resume}"
-            raise UserError("data_loader.args", what, "keep seed, validation_split and split_by, or start a new run")
-
     def _load_extra_state(self, state: Mapping[str, Any]) -> None:
-        if tuple(state["classes"]) != self.classes:
-            raise UserError(
-                str(self.config.resume), f"knows the classes {', '.join(state['classes'])}", "the task has others"
-            )
-        try:
-            then = InputSpec.from_dict(state["input"])
-        except UserError as error:
-            raise UserError(self.config.resume, f"does not fit this program: {error}") from error
-        refuse_other_input(self.config.resume, then, self.frontend.spec)
-        self._refuse_other_split(state)
+        refuse_other_task(state, self.config.resume, self.classes, self.frontend.spec)
+        refuse_other_split(state, self.config.resume, self.data_loader, self.data)
+        refuse_other_teacher(state, self.config.resume, self.distillation)
         if matches(earlier := state.get("origins"), list[dict[str, Any]]):
             self.origins = [*earlier, *self.origins]
         if state.get("place") is not None:

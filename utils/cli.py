@@ -89,7 +89,8 @@ def run_script(
     signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
     try:
-        main(args)
+        with _no_signal_is_lost():
+            main(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()
@@ -104,6 +105,28 @@ def run_script(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _no_signal_is_lost() -> Iterator[None]:
+    """Raise anew what a signal raised in a callback of a weak reference, where Python drops it. Imports have many."""
+    before = sys.unraisablehook
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        error = dropped.exc_value
+        if not isinstance(error, (Stopped, KeyboardInterrupt)):
+            before(dropped)
+            return
+        signum = error.signum if isinstance(error, Stopped) else signal.SIGINT
+        # Not here, where it would be dropped too.
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signum))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

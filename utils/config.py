@@ -18,13 +18,16 @@ from utils.schema import check_schema
 from utils.strict_json import check_plain, parse_json, read_json
 from utils.versions import environment
 
+# A run's folder that has this file is a group of runs, see `trainer/group.py`; its parts lie below it.
+GROUP_FILE = "group.json"
+
 
 class ConfigParser:
     """The configuration of one run.
 
     Args:
         config: the whole configuration; checked against the schema.
-        run_id: name of the run's folders; a time stamp by default.
+        run_id: name of the run's folders; a time stamp by default. "GROUP/PART" is a part of a group.
         resume: a checkpoint to go on from.
 
     Raises:
@@ -38,9 +41,9 @@ class ConfigParser:
         except ValueError as error:
             raise UserError("config", str(error)) from error
         check_schema(config)
-        if run_id is not None and (run_id in ("", ".", "..") or not run_id.isprintable() or set(run_id) & set("/\\")):
-            raise UserError("--run_id", f"{run_id!r} cannot be the name of a folder")
         self._config = copy.deepcopy(dict(config))
+        if run_id is not None and not self._can_be_id(run_id):
+            raise UserError("--run_id", f"{run_id!r} cannot be the name of a folder")
         self.resume = resume
         self._run_id = run_id
         self._save_dir: Path | None = None
@@ -129,7 +132,13 @@ class ConfigParser:
     @property
     def log_dir(self) -> Path:
         """This run's TensorBoard log."""
-        return self.save_root / "log" / self["name"] / self.save_dir.name
+        group = self.save_dir.parent.name if self.is_part else ""
+        return self.save_root / "log" / self["name"] / group / self.save_dir.name
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this run is one of a group, which has an outcome of its own."""
+        return (self.save_dir.parent / GROUP_FILE).is_file()
 
     def make_run_folders(self) -> None:
         """Make the folders of this run: those of the checkpoint it goes on from, or new ones that no run has.
@@ -159,6 +168,13 @@ class ConfigParser:
             raise UserError(error.filename or models, f"cannot be written: {error.strerror}") from error
         return folder
 
+    def _can_be_id(self, run_id: str) -> bool:
+        """Whether it is the name of a folder, or of one in the folder of a group that is there."""
+        *group, _ = names = run_id.split("/", maxsplit=1)
+        if not all(map(_is_folder_name, names)):
+            return False
+        return not group or (self.save_root / "models" / self["name"] / group[0] / GROUP_FILE).is_file()
+
     def _new_folder(self, models: Path) -> Path:
         stamp = datetime.datetime.now().strftime("%m%d_%H%M%S")
         for name in [self._run_id] if self._run_id else _numbered(stamp):
@@ -174,6 +190,10 @@ class ConfigParser:
         if self._is_new:
             shutil.rmtree(self.save_dir, ignore_errors=True)
             shutil.rmtree(self.log_dir, ignore_errors=True)
+
+
+def _is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
 
 
 def _numbered(stamp: str) -> Iterable[str]:

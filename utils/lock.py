@@ -27,7 +27,7 @@ def lock(file: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def only_one(path: Path, hint: str) -> Iterator[None]:
+def only_one(path: Path, hint: str) -> Iterator[int]:
     """A block that one process at a time may be in, where the file system has locks.
 
     Args:
@@ -37,6 +37,9 @@ def only_one(path: Path, hint: str) -> Iterator[None]:
     Raises:
         UserError: another process is in the block.
         OSError: the file cannot be made.
+
+    Yields:
+        the locked file. A process that inherits it is in the block too, until it ends.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("ab"))
@@ -45,7 +48,7 @@ def only_one(path: Path, hint: str) -> Iterator[None]:
             raise UserError(path, "is locked: another process is at work there", hint)
         # Taken away while it is locked, so that nobody loses one that is his.
         stack.callback(path.unlink, missing_ok=True)
-        yield
+        yield file.fileno()
 
 
 def _is_still(path: Path, file: int) -> bool:

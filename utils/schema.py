@@ -15,6 +15,7 @@ _NAMED = {
     "additionalProperties": False,
     "description": 'an object with "type" and "args"',
 }
+_OPTIMIZER = {**_NAMED, "properties": {**_NAMED["properties"], "no_decay_1d": {"type": "boolean"}}}
 _POSITIVE = {"type": "integer", "minimum": 1}
 
 
@@ -34,8 +35,20 @@ SCHEMA: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0},
         "arch": _NAMED,
         "data_loader": _NAMED,
-        "optimizer": _or_null(_NAMED, _NAMED["description"]),
+        "optimizer": _or_null(_OPTIMIZER, _OPTIMIZER["description"]),
         "loss": {"anyOf": [{"type": "string"}, _NAMED], "description": f"a name, or {_NAMED['description']}"},
+        "distillation": _or_null(
+            {
+                "type": "object",
+                "properties": {
+                    "soft_targets": {"type": "string"},
+                    "weight": {"type": "number", "minimum": 0, "maximum": 1, "description": "a number from 0 to 1"},
+                    "temperature": {"type": "number", "exclusiveMinimum": 0},
+                },
+                "additionalProperties": False,
+            },
+            'an object with "soft_targets", "weight" and "temperature"',
+        ),
         "metrics": {"type": "array", "items": {"type": "string"}},
         "lr_scheduler": _or_null(_NAMED, _NAMED["description"]),
         "trainer": {
@@ -60,6 +73,9 @@ SCHEMA: dict[str, Any] = {
                 "grad_clip": _or_null({"type": "number", "exclusiveMinimum": 0}, "a number above 0"),
                 "accumulate": _POSITIVE,
                 "deterministic": {"type": "boolean"},
+                "ema": _or_null(
+                    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "a number between 0 and 1"
+                ),
                 "on_nonfinite": {"enum": ["stop", "skip"]},
             },
             "required": ["epochs"],
@@ -71,19 +87,44 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def check_schema(config: Mapping[str, Any]) -> None:
+# A config that names others, which are trained together in folds; what else it holds is for those that extend it.
+ENSEMBLE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **{key: {} for key in SCHEMA["properties"]},
+        "name": SCHEMA["properties"]["name"],
+        "ensemble": {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "description": "a list of config files, relative to this one",
+        },
+        "level": {"type": "integer", "const": 1, "description": "1"},
+    },
+    "required": ["name", "ensemble"],
+    "additionalProperties": False,
+}
+
+
+def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any] = SCHEMA) -> None:
     """Check keys and types of a configuration.
+
+    Args:
+        schema: what it has to be; of one run unless given.
 
     Raises:
         UserError: names the key that is wrong, and the nearest valid one or what was expected.
     """
     import jsonschema
 
+    if "ensemble" in config and schema is SCHEMA:
+        raise UserError("ensemble", "names configs that are trained together, each in folds", "add --folds 5")
+
     # JSON Schema takes 5.0 for an integer; range() does not.
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(SCHEMA)
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is None:
         return
@@ -131,4 +172,6 @@ def _expected(error: Any) -> str:
         return f"expected at least {error.validator_value}"
     if error.validator == "exclusiveMinimum":
         return f"expected more than {error.validator_value}"
+    if error.validator == "exclusiveMaximum":
+        return f"expected less than {error.validator_value}"
     return f"expected {_TYPES[error.validator_value]}"

@@ -32,6 +32,11 @@ class Feature:
         batch_size: how many items to compute at once, at most.
         batch_seconds: how many seconds of audio to compute at once on a CPU: few enough that what lies between the
             steps stays in the processor's cache.
+        in_context: it sees an item's whole recording and where in it the item is:
+            ``compute(waveforms, rate, lengths, spans, **params)``.
+        tasks: that `preprocess.py` computes it for, unless told otherwise.
+        span_hop_ms: of a feature whose last channel is 1 within a span of time, the item's or the recording's, and
+            0 around it: milliseconds from one frame to the next. None for all others.
     """
 
     name: str
@@ -40,6 +45,9 @@ class Feature:
     repeats: int = 1
     batch_size: int = 32
     batch_seconds: float = 320.0
+    in_context: bool = False
+    tasks: tuple[int, ...] = (1, 2)
+    span_hop_ms: float | None = None
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -61,7 +69,14 @@ class Feature:
             return dict(params)
         return {**params, "precision": choose_precision(params["precision"], torch.device(device))}
 
-    def __call__(self, waveform: Tensor, rate: int, lengths: Tensor | None = None, **params: Any) -> Tensor:
+    def __call__(
+        self,
+        waveform: Tensor,
+        rate: int,
+        lengths: Tensor | None = None,
+        spans: Tensor | None = None,
+        **params: Any,
+    ) -> Tensor:
         """Compute the feature.
 
         Args:
@@ -69,6 +84,8 @@ class Feature:
             rate: samples a second, of the whole batch.
             lengths: ``(batch,)`` integers, the samples that count in each row; what lies behind is ignored, so
                 that an item's feature does not depend on the batch it is in. All of them by default.
+            spans: ``(batch, 2)`` int64, the first sample of each item in its recording and the one behind its last,
+                for a method that is `in_context`; all of the waveform by default.
             params: parameters of the method, see `defaults`.
 
         Returns:
@@ -86,12 +103,25 @@ class Feature:
         else:
             lengths = lengths.to(batch.device, torch.int64)
             batch = zero_behind(batch[:, : int(lengths.max())].clone(), lengths)
-        result = self.compute(batch, rate, lengths, **params)
+        if self.in_context:
+            if spans is None:
+                spans = torch.stack([torch.zeros_like(lengths), lengths], dim=1)
+            result = self.compute(batch, rate, lengths, spans.to(batch.device), **params)
+        else:
+            result = self.compute(batch, rate, lengths, **params)
         return result if waveform.ndim == 2 else result[0]
 
 
 def register_feature(
-    name: str, *, unit_range: bool = False, repeats: int = 1, batch_size: int = 32, batch_seconds: float = 320.0
+    name: str,
+    *,
+    unit_range: bool = False,
+    repeats: int = 1,
+    batch_size: int = 32,
+    batch_seconds: float = 320.0,
+    in_context: bool = False,
+    tasks: tuple[int, ...] = (1, 2),
+    span_hop_ms: float | None = None,
 ) -> Callable[[Callable[..., Tensor]], Feature]:
     """Decorator: make a function of a batch a feature method.
 
@@ -101,7 +131,9 @@ def register_feature(
     """
 
     def decorate(function: Callable[..., Tensor]) -> Feature:
-        feature = Feature(name, function, unit_range, repeats, batch_size, batch_seconds)
+        feature = Feature(
+            name, function, unit_range, repeats, batch_size, batch_seconds, in_context, tasks, span_hop_ms
+        )
         methods.add(name, feature)
         return feature
 

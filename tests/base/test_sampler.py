@@ -34,3 +34,23 @@ def test_processes_share_the_items_out(shuffle):
         assert {len(part) for part in parts} == {34}
     else:
         assert sum(map(len, parts)) == 100
+
+
+def test_batches_of_similar_sizes_draw_the_same_items_in_an_order_of_their_own_each_epoch():
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([738, 1229], 203)
+    sampler = EpochSampler(np.arange(203), seed=1)
+    sampler.batch_similar(sizes, 8)
+    orders = []
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(203))
+    assert orders[0] != orders[1]
+    batches = [sizes[orders[0][start : start + 8]] for start in range(0, 203, 8)]
+    # Of each pool, one batch may have both.
+    assert sum(len(set(batch)) > 1 for batch in batches) <= 3
+    # Long ones do not all come at the end.
+    assert (batches[0] != batches[-2]).any() or (batches[1] != batches[-3]).any()
+    sampler.set_epoch(2, start=64)
+    assert list(sampler) == orders[1][64:]

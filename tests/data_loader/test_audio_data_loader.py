@@ -127,6 +127,15 @@ def test_no_group_is_on_both_sides(tmp_path, split):
     assert not groups_of(audio, audio.train_indices) & groups_of(audio, audio.valid_indices)
 
 
+def test_files_of_one_group_may_be_split_and_it_is_said(tmp_path, caplog):
+    audio = loader(sounds.write_esc50(tmp_path), "esc50", validation_split="64/16/20", split_by="file")
+    sides = [audio.train_indices, audio.valid_indices, audio.test_indices]
+    files = audio.dataset.table["path"].to_numpy()
+    assert not set(files[sides[0]]) & set(files[sides[1]]) | set(files[sides[2]]) & set(files[sides[0]])
+    assert groups_of(audio, sides[0]) & groups_of(audio, np.concatenate(sides[1:]))
+    assert "recordings are on more than one side, and validation scores are too good" in caplog.text
+
+
 def test_a_split_of_the_data_set_that_parts_a_group_is_said(tmp_path, caplog):
     sounds.write_esc50(tmp_path)
     adapter = {"name": "csv", "file": "meta/esc50.csv", "audio_dir": "audio", "path": "filename", "label": "category"}

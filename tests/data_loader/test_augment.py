@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data_loader.augment import Augmentation, place, roll_by_index, roll_rows
+from data_loader.batching import Batch
 from utils.errors import UserError
 
 
@@ -134,3 +135,78 @@ def test_the_noise_of_each_channel_is_its_own_and_as_far_below_it():
     noise = Augmentation(noise_db=20).waveform(waveforms, torch.tensor([20000])) - waveforms
     torch.testing.assert_close(noise.std(dim=2), 0.1 * waveforms.std(dim=2), rtol=0.05, atol=0)
     assert abs(float(torch.corrcoef(noise[0])[0, 1])) < 0.05
+
+
+def marked_item(start, end, frames=192):
+    """Features (1, 4, 64, frames) that mark a span; the levels rise with the band."""
+    x = torch.zeros(1, 4, 64, frames)
+    x[:, :3] = torch.arange(64.0)[:, None] / 64
+    x[:, 3, :, start:end] = 1
+    return x
+
+
+def test_of_marked_features_only_the_ends_of_the_mark_move():
+    torch.manual_seed(0)
+    x = marked_item(60, 140).expand(200, -1, -1, -1)
+    jittered = Augmentation(edge_jitter=0.06).marked(x)
+    assert torch.equal(jittered[:, :3], x[:, :3])
+    marks = jittered[:, 3, 0]
+    assert torch.equal(jittered[:, 3], marks[:, None].expand(-1, 64, -1))
+    starts, lengths = marks.argmax(1).float(), marks.sum(1)
+    # One stretch each, about where it was: 6 % of 80 frames are 4.8.
+    assert ((marks[:, 1:] - marks[:, :-1]).abs().sum(1) == 2).all()
+    assert abs(float(starts.mean()) - 60) < 1.5
+    assert 3.5 < float(starts.std()) < 6.5
+    assert 5 < float(lengths.std()) < 9
+
+
+def test_a_mark_that_was_normalised_keeps_its_two_values():
+    torch.manual_seed(0)
+    x = (marked_item(60, 140) - 0.3) / 0.2
+    mark = Augmentation(edge_jitter=0.06).marked(x)[:, 3]
+    assert sorted(mark.unique().tolist()) == sorted(x[:, 3].unique().tolist())
+
+
+def test_masks_levels_and_rolls_leave_the_mark_alone():
+    torch.manual_seed(0)
+    x = marked_item(60, 140).expand(50, -1, -1, -1)
+    options = {"time_masks": 2, "freq_masks": 2, "level": 0.5, "roll_bands": 3}
+    changed = Augmentation(**options).marked(x)
+    assert torch.equal(changed[:, 3], x[:, 3])
+    assert not torch.equal(changed[:, :3], x[:, :3])
+
+
+def test_bands_move_by_whole_bands_and_the_level_is_one_number():
+    torch.manual_seed(0)
+    x = marked_item(60, 140).expand(50, -1, -1, -1)
+    rolled = Augmentation(roll_bands=2).marked(x)[:, :3]
+    by = ((x[:, :3] - rolled)[:, 0, 32, 0] * 64).round()
+    assert set(by.tolist()) == {-2, -1, 0, 1, 2}
+    inner = rolled[:, :, 2:62] - x[:, :3, 2:62]
+    torch.testing.assert_close(inner, (-by / 64)[:, None, None, None].expand_as(inner))
+    raised = Augmentation(level=0.5).marked(x)[:, :3] - x[:, :3]
+    assert torch.allclose(raised, raised[:, :1, :1, :1].expand_as(raised), atol=1e-6)
+    assert 0.3 < float(raised[:, 0, 0, 0].std()) < 0.7
+
+
+def test_recordings_move_in_a_circle_together_with_what_is_known_of_their_frames():
+    torch.manual_seed(0)
+    data = torch.zeros(3, 4, 64, 100, dtype=torch.uint8)
+    lengths = [100, 60, 1]
+    details = torch.full((3, 100, 2), -1.0)
+    for item, frames, length in zip(data, details, lengths, strict=True):
+        item[:3, :, :length] = torch.arange(length, dtype=torch.uint8)
+        item[3, :, :length] = 255
+        frames[:length] = torch.arange(length)[:, None].float()
+    batch = Batch(data, torch.zeros(3), torch.arange(3), details=details)
+    before = data.clone()
+    moved = Augmentation(roll_time=True).moved(batch)
+    assert torch.equal(batch.data, before)
+    assert torch.equal(moved.data[:, 3], data[:, 3])
+    assert torch.equal(moved.details[..., 0] >= 0, details[..., 0] >= 0)
+    for item, frames, length in zip(moved.data, moved.details, lengths, strict=True):
+        assert item[0, 0, :length].tolist() == frames[:length, 0].tolist()
+        start = int(item[0, 0, 0])
+        assert item[2, 5, :length].tolist() == [(start + n) % length for n in range(length)]
+    assert not torch.equal(moved.data, data)
+    assert Augmentation().moved(batch) is batch

@@ -43,6 +43,17 @@ def test_batches_hold_the_waveforms_padded_with_zeros_and_one_rate():
     assert sorted(seen) == list(range(60))
 
 
+def test_details_of_the_items_go_with_the_batch():
+    fine = collate_resp([(torch.ones(2, 3), 0, 7, 4), (torch.ones(2, 3), 1, 8, np.int64(5))])
+    assert (fine.details.tolist(), fine.details.dtype, fine.lengths) == ([4, 5], torch.int64, None)
+    frames = [torch.ones(3, 2), torch.zeros(2, 2)]
+    heard = collate_resp([(torch.ones(30), 0, 7, frames[0]), (torch.ones(20), 1, 8, frames[1])])
+    assert (heard.details.shape, heard.details.dtype) == ((2, 3, 2), torch.float32)
+    # Nothing is known of the frames behind the shorter one.
+    assert torch.equal(heard.details, torch.stack([frames[0], torch.cat([frames[1], -torch.ones(1, 2)])]))
+    assert collate_resp([(torch.ones(30), 0, 7), (torch.ones(20), 1, 8)]).details is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
 def test_features_of_one_axis_are_not_taken_for_waveforms(dtype):
     batch = collate_resp([(torch.ones(5, dtype=dtype), 0, 7), (torch.zeros(5, dtype=dtype), 1, 8)])

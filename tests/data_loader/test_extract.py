@@ -203,8 +203,8 @@ def test_a_folder_whose_removal_was_killed_is_not_taken_for_a_store(own_data, mo
 
     def killed(path, **options):
         if path.exists():
-            for name in ("plan.json", "task1-00000-of-00001.npy"):
-                (path / name).unlink(missing_ok=True)
+            for file in (path / "plan.json", *path.glob("task1-*.npy")):
+                file.unlink(missing_ok=True)
             raise KeyboardInterrupt
 
     # The old store when a new one is in place, which somebody removes, and shards that are of no more use.

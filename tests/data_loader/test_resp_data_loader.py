@@ -66,6 +66,32 @@ def test_the_random_split_is_had_on_request_and_warns(tiny_data, caplog):
     assert "too good" in caplog.text
 
 
+@pytest.mark.parametrize("validation_split", [0.3, {"folds": 3, "fold": 1}, "64/16/20"])
+@pytest.mark.parametrize("split_by", ["patient", "recording", "random"])
+def test_a_split_keeps_whole_what_it_goes_by(tiny_data, validation_split, split_by, caplog):
+    resp = loader(tiny_data, **STFT, validation_split=validation_split, split_by=split_by)
+    sides = [resp.train_indices, resp.valid_indices, resp.test_indices]
+    assert sorted(np.concatenate(sides)) == list(range(len(resp.dataset)))
+    assert len(resp.test_indices) > 0 if validation_split == "64/16/20" else not len(resp.test_indices)
+    recordings, patients = resp.dataset.recordings, resp.dataset.patients
+    parted = {}
+    for name, groups in (("recording", recordings), ("patient", patients)):
+        together = [set(groups[rows]) for rows in sides]
+        parted[name] = sum(map(len, together)) - len(set().union(*together))
+    assert (parted["patient"] == 0) is (split_by == "patient")
+    assert (parted["recording"] == 0) is (split_by != "random")
+    warned = f"split_by is {split_by}: {parted['patient']} patients are on more than one side" in caplog.text
+    assert warned is (split_by != "patient")
+
+
+def test_a_test_part_is_neither_trained_nor_validated_on(tiny_data):
+    resp = loader(tiny_data, **STFT, validation_split="64/16/20")
+    drawn = {i for epoch in (1, 2) for batch in batches(resp, epoch) for i in batch.index.tolist()}
+    drawn |= {i for batch in resp.split_validation() for i in batch.index.tolist()}
+    assert drawn == {*resp.train_indices, *resp.valid_indices}
+    assert not drawn & {*resp.test_indices}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("options", [STFT, {"input_dir": None, "duration": 1.0}])
 def test_the_number_of_workers_changes_nothing(tiny_data, workers, options):

@@ -41,3 +41,12 @@ def test_weights_draw_all_classes_equally_often():
     total = sum(drawn(sampler, epoch)[1] for epoch in range(40))
     np.testing.assert_allclose(total / total.sum(), 0.25, atol=0.03)
     assert len(sampler) == len(LABELS)
+
+
+def test_square_root_weights_draw_a_class_as_the_square_root_of_its_number():
+    inside = np.arange(0, len(LABELS), 2)
+    sampler = WeightedSampler(inside, LABELS, power=0.5)
+    total = sum(drawn(sampler, epoch)[1] for epoch in range(60))
+    expected = np.sqrt(np.bincount(LABELS[inside]))
+    np.testing.assert_allclose(total / total.sum(), expected / expected.sum(), atol=0.02)
+    assert len(sampler) == len(inside)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_loader.classes import resp_classes
-from data_loader.splits import missing_classes, split_items
+from data_loader.splits import Split, missing_classes, parted_groups, split_items
 from utils.errors import UserError
 
 ITEMS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), min_size=20, max_size=200)
@@ -99,12 +99,45 @@ def test_a_class_of_two_patients_comes_to_both_sides_and_a_class_of_one_is_named
     assert "has no Rhonchi: all of it (3 items of 1 patient) is in" in sentences[0]
 
 
+@settings(max_examples=40, deadline=None)
+@given(ITEMS, st.sampled_from(["64/16/20", "1/1/1", "0.5/0.25/0.25"]), st.integers(0, 3))
+def test_three_shares_take_each_item_once_and_keep_patients_whole(rows, shares, seed):
+    labels, patients, names = make(rows)
+    if len(set(patients)) < 3:
+        return
+    split = split_items(labels, patients, names, shares, "patient", seed)
+    sides = [split.train, split.valid, split.test]
+    assert all(map(len, sides))
+    assert sorted(np.concatenate(sides)) == list(range(len(rows)))
+    assert parted_groups(patients, split) == 0
+
+
+@pytest.mark.parametrize("split_by", ["patient", "random"])
+def test_three_shares_are_of_that_size_and_of_every_class(split_by):
+    labels, patients, names = make(random_rows())
+    split = split_items(labels, patients, names, "64/16/20", split_by)
+    for rows, share in ((split.train, 0.64), (split.valid, 0.16), (split.test, 0.20)):
+        np.testing.assert_allclose(np.bincount(np.array(labels)[rows]) / np.bincount(labels), share, atol=0.06)
+    assert (parted_groups(patients, split) > 0) is (split_by == "random")
+
+
+def test_a_class_that_the_test_part_lacks_is_named():
+    split = Split(np.array([0, 1]), np.array([2, 3]), np.array([4, 5]))
+    sentences = missing_classes([0, 1, 0, 1, 0, 0], ["a", "b", "c", "d", "e", "f"], split, ["Normal", "Wheeze"])
+    expected = "the test part has no Wheeze: all of it (2 items of 2 patients) is in training and validation"
+    assert sentences == [expected]
+
+
 @pytest.mark.parametrize(
     "validation_split, split_by, what",
     [
         (1.5, "patient", "leave items on both sides"),
         (10_000, "patient", "leave items on both sides"),
         ({"folds": 5}, "patient", "expected"),
+        ("64/16", "patient", "three shares are written"),
+        ("80/0/20", "patient", "none of them 0"),
+        ("64/16/-20", "patient", "three shares are written"),
+        ("most", "patient", "three shares are written"),
         ({"folds": 5, "fold": 5}, "patient", "fold 5 of 5"),
         ({"folds": 500, "fold": 0}, "patient", "take fewer folds"),
         (0.2, "patients", "choose from patient, random"),

@@ -58,6 +58,37 @@ def test_any_strides_and_input_give_one_row_of_logits_an_item(strides, dims):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("indim", [1, 4])
+def test_a_picture_of_several_channels_takes_no_more_patches(indim):
+    torch.manual_seed(0)
+    model = ASTModel(3, **SMALL, indim=indim)
+    logits = model(torch.randn(2, indim, 36, 56))
+    assert logits.shape == (2, 3)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert model.backbone.embeddings.position_embeddings.shape == (1, 2 + 3 * 5, 192)
+
+
+def test_every_channel_of_a_picture_is_heard():
+    torch.manual_seed(0)
+    model = ASTModel(3, **SMALL, indim=4).eval()
+    x = torch.randn(1, 4, 36, 56)
+    with torch.no_grad():
+        for channel in range(4):
+            other = x.clone()
+            other[:, channel] += torch.randn(36, 56)
+            assert not torch.allclose(model(other), model(x), atol=1e-5)
+
+
+def test_channels_that_are_all_the_same_are_heard_as_one_by_pretrained_patches(saved):
+    torch.manual_seed(0)
+    given = {**SMALL, "audioset_pretrain": True, "weights": str(saved[0])}
+    one, four = ASTModel(3, **given).eval(), ASTModel(3, **given, indim=4).eval()
+    x = torch.randn(2, 56, 36)
+    picture = x.transpose(1, 2)[:, None].expand(-1, 4, -1, -1)
+    torch.testing.assert_close(four.backbone(picture).pooler_output, one.backbone(x).pooler_output)
+
+
 @pytest.mark.parametrize("size, millions", [("tiny224", 5.5), ("small224", 21.7), ("base384", 86.2)])
 def test_sizes_are_those_of_deit(size, millions):
     model = ASTModel(3, input_tdim=56, input_fdim=36, model_size=size)
@@ -192,8 +223,11 @@ def test_audioset_weights_of_the_hub_are_for_base384_only():
 
 
 def test_items_of_another_shape_are_refused():
-    args = {"fstride": 10, "tstride": 10, "input_fdim": 128, "input_tdim": 768}
+    args = {"fstride": 10, "tstride": 10, "input_fdim": 128, "input_tdim": 768, "indim": None}
     assert ASTModel.input_problem(args, (768, 128)) is None
+    assert ASTModel.input_problem(args | {"indim": 4}, (4, 128, 768)) is None
+    problem = ASTModel.input_problem(args | {"indim": 4}, (768, 128))
+    assert problem == "ASTModel takes (indim, input_fdim, input_tdim) = (4, 128, 768), the items are (768, 128)"
     assert "(256, 128)" in ASTModel.input_problem(args, (256, 128))
     assert "at least 16" in ASTModel.input_problem({**args, "input_fdim": 8}, (768, 8))
     assert "at least 1" in ASTModel.input_problem({**args, "fstride": 0}, (768, 128))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from model.lightcnn import LightCNN
@@ -36,8 +37,28 @@ def test_saved_state_gives_the_same_logits(tmp_path):
     assert torch.equal(model(x), other(x))
 
 
-def test_another_picture_size_is_refused_before_anything_is_built():
-    args = {"label_dim": 3, "indim": 1}
-    assert LightCNN.input_problem(args, (1, 224, 224)) is None
-    assert "(1, 224, 224)" in LightCNN.input_problem(args, (3, 224, 224))
+@pytest.mark.parametrize(
+    ("shape", "padded", "features"),
+    [
+        ((1, 224, 224), False, 9600),
+        ((1, 68, 68), False, 96),
+        ((2, 128, 100), False, 96 * 4 * 3),
+        ((4, 64, 192), True, 96 * 4 * 12),
+        ((4, 64, 1232), True, 96 * 4 * 77),
+        ((1, 16, 31), True, 96),
+    ],
+)
+def test_the_linear_layer_is_as_large_as_what_is_left_of_the_picture(shape, padded, features):
+    assert LightCNN.input_problem({"label_dim": 3, "indim": shape[0], "padded": padded}, shape) is None
+    model = LightCNN(3, shape[0], padded, shape).eval()
+    assert model.classifier.in_features == features
+    assert model(torch.zeros(1, *shape)).shape == (1, 3)
+
+
+def test_a_picture_of_which_nothing_would_be_left_is_refused_before_anything_is_built():
+    args = {"label_dim": 3, "indim": 1, "padded": False}
+    assert "indim 1, the items are (3, 224, 224)" in LightCNN.input_problem(args, (3, 224, 224))
     assert "(256, 128)" in LightCNN.input_problem(args, (256, 128))
+    for shape in ((1, 67, 224), (1, 224, 67)):
+        assert "at least 68x68, with padded of 16x16, the items are" in LightCNN.input_problem(args, shape)
+    assert "at least 16x16, the items are" in LightCNN.input_problem(args | {"padded": True}, (1, 64, 15))

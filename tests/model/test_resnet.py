@@ -16,11 +16,11 @@ def imagenet() -> dict[str, torch.Tensor]:
     return timm.create_model("resnet18", pretrained=False).state_dict()
 
 
-@pytest.mark.parametrize("indim", [1, 3])
-def test_forward_and_backward_reach_every_parameter(indim):
+@pytest.mark.parametrize(("indim", "size"), [(1, (64, 64)), (3, (64, 64)), (4, (64, 192)), (4, (33, 32))])
+def test_forward_and_backward_reach_every_parameter(indim, size):
     torch.manual_seed(0)
     model = ResNet18(label_dim=5, indim=indim, pretrained=False)
-    logits = model(torch.randn(2, indim, 64, 64))
+    logits = model(torch.randn(2, indim, *size))
     assert logits.shape == (2, 5)
     assert (logits < 0).any()
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 4])).backward()

@@ -167,6 +167,11 @@ def test_items_that_it_cannot_be_fitted_on_are_an_error_of_one_line():
         SklearnClassifier(3, "logistic_regression").fit(items()[0], torch.zeros(90, dtype=torch.int64), groups)
 
 
+def test_more_neighbors_than_items_are_named():
+    with pytest.raises(UserError, match=r"n_neighbors: is 9, for 6 training items"):
+        fitted("knn", items(6), params={"n_neighbors": 9})
+
+
 def test_what_could_not_be_loaded_again_is_not_saved():
     # Its fitted form is a tree of neighbours, which no checkpoint may hold.
     with pytest.raises(UserError, match="KDTree"):

@@ -79,7 +79,7 @@ WRONG_NAMES = [
     ("data_loader.args.shuffle", "yes", "expected true or false"),
     ("data_loader.args.task", 3, "expected 1 or 2"),
     ("data_loader.args.task", True, "expected 1 or 2"),
-    ("data_loader.args.split_by", "pateint", "expected 'patient' or 'random'"),
+    ("data_loader.args.split_by", "pateint", "expected 'patient' or 'recording'"),
     ("data_loader.args.balance", "over", "expected 'none' or 'oversample' or 'weights'"),
     ("data_loader.args.rank", 1, "is unknown"),
     ("data_loader.args.augment.tmasks", 2, "did you mean time_masks?"),
@@ -128,6 +128,8 @@ IMPOSSIBLE = [
     ("data_loader.args.duration", 2.0, "data_loader.args.duration: goes with waveforms only"),
     ("data_loader.args.frontend", "stft", "data_loader.args.frontend: goes with waveforms only"),
     ("data_loader.args.augment", {"gain_db": 3}, "augment.gain_db: changes waveforms, but the input is features"),
+    ("data_loader.args.augment", {"roll_time": True}, "augment.roll_time: is for features that mark a span"),
+    ("data_loader.args.augment", {"edge_jitter": 0.1}, "augment.edge_jitter: is for features that mark a span"),
     ("data_loader.args.augment", {"time_masks": 1, "time_axis": -4}, "time_axis: is -4"),
     ("data_loader.args.augment", {"freq_masks": 1, "freq_axis": 1}, "axes count from the end: -1 to -3"),
     ("data_loader.args.batch_size", 0, "data_loader.args.batch_size: is 0 (expected at least 1)"),
@@ -141,6 +143,12 @@ IMPOSSIBLE = [
     ("optimizer.args.lr", "fast", "optimizer.args"),
     ("data_loader.args.seed", -1, "data_loader.args.seed: is -1 (expected at least 0)"),
     ("data_loader.args.augment", {"freq_masks": -1}, "freq_masks: is -1 (expected at least 0)"),
+    ("data_loader.args.augment", {"mixup": 1.5}, "mixup: is 1.5 (a share lies between 0 and 1)"),
+    ("data_loader.args.augment", {"mixup": 0.5, "mixup_alpha": 0}, "mixup_alpha: is 0 (expected more)"),
+    ("trainer.ema", 1.0, "trainer.ema: is 1.0 (expected less than 1)"),
+    ("trainer.ema", 0, "trainer.ema: is 0 (expected more than 0)"),
+    ("optimizer.no_decay_1d", 1, "optimizer.no_decay_1d: is 1 (expected true or false)"),
+    ("optimizer.no_decay_2d", True, "did you mean no_decay_1d?"),
     (
         "lr_scheduler",
         {"type": "StepLR", "args": {"step_size": 0}},
@@ -148,7 +156,7 @@ IMPOSSIBLE = [
     ),
     ("lr_scheduler", {"type": "OneCycleLR", "args": {"pct_start": 2.0}}, "lr_scheduler.args"),
     ("lr_scheduler", {"type": "ReduceLROnPlateau", "args": {"mode": "max"}}, "but the monitor is min val_loss"),
-    ("arch", {"type": "LightCNN", "args": {"label_dim": 2, "indim": 3}}, "(3, 224, 224), the items are (1, 224, 224)"),
+    ("arch", {"type": "LightCNN", "args": {"label_dim": 2, "indim": 3}}, "with indim 3, the items are (1, 224, 224)"),
     ("arch", {"type": "ASTModel", "args": {"label_dim": 2}}, "the items are (1, 224, 224)"),
 ]
 
@@ -203,3 +211,10 @@ def test_the_old_config_passes_where_its_store_is(tiny_data, tmp_path):
 def test_checking_writes_nothing(config, tmp_path):
     check(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_front_end_that_hears_an_events_surroundings_is_refused_on_the_event_alone(config):
+    set_key(config, "data_loader.args.input_dir", None)
+    error = error_of(config, "data_loader.args.frontend", {"method": "multimel_event"})
+    assert "hears what lies around an event" in error
+    assert "set input_dir to processed_multimel_event" in error

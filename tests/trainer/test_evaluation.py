@@ -81,10 +81,41 @@ def test_a_report_says_what_it_was_made_with(checkpoint, trained):
     assert metrics["data"] == evaluate(trained).metrics["data"]
 
 
-def test_without_a_test_set_the_validation_is_taken(checkpoint, own_data):
+def without_tests(own_data):
     for table in own_data.glob("task*.csv"):
         rows = table.read_text().splitlines()
         table.write_text("\n".join([rows[0], *(row for row in rows if ",train," in row)]) + "\n")
+
+
+@pytest.mark.parametrize("split_by", ["patient", "recording"])
+def test_a_held_out_part_of_the_training_set_is_scored(tiny_data, own_data, tmp_path, split_by, caplog):
+    shares = {"data_loader__args__validation_split": "64/16/20", "data_loader__args__split_by": split_by}
+    run = tiny_run(tiny_data, tmp_path / "saved", trainer__epochs=1, **shares)
+    run.train()
+    loader = run.data_loader
+    held_out = loader.dataset.table.iloc[loader.test_indices]
+    trained = load_trained(run.to_test(), CPU)
+    caplog.clear()
+    predictions = evaluate(trained, "held_out").predictions
+    assert predictions["event_id"].tolist() == held_out["event_id"].tolist()
+    assert "the epoch was chosen on these" not in caplog.text
+    # The data has a test set of its own.
+    assert evaluate(trained).metrics["n"] == evaluate(trained, "inter+intra").metrics["n"] != len(held_out)
+    without_tests(own_data)
+    trained = load_trained(run.to_test(), CPU, {"data_dir": str(own_data)})
+    for split in ("test", None):
+        report = evaluate(trained, split)
+        assert report.predictions["event_id"].tolist() == held_out["event_id"].tolist()
+        assert report.metrics["split"] == "test"
+
+
+def test_no_part_was_held_out(trained):
+    with pytest.raises(UserError, match=r"--split held_out: the checkpoint was trained without .*64/16/20"):
+        evaluate(trained, "held_out")
+
+
+def test_without_a_test_set_the_validation_is_taken(checkpoint, own_data):
+    without_tests(own_data)
     trained = load_trained(checkpoint, CPU, {"data_dir": str(own_data)})
     assert evaluate(trained).metrics["split"] == "valid"
     with pytest.raises(UserError, match="has no items of split test"):

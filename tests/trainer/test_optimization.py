@@ -173,6 +173,40 @@ def test_a_value_that_an_optimizer_refuses_is_an_error_of_the_config(args):
         make_optimizer(config, [{"params": [nn.Parameter(torch.zeros(1))]}])
 
 
+def no_decay_config(name="AdamW", **changes):
+    args = {"lr": 0.1, "weight_decay": 0.5}
+    return ConfigParser(
+        tiny_config("data", "saved", optimizer={"type": name, "args": args, "no_decay_1d": True}, **changes)
+    )
+
+
+def test_matrices_alone_decay_and_groups_keep_their_learning_rates():
+    layer, norm, last = nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)
+    groups = [
+        {"params": [*last.parameters()]},
+        {"params": [*layer.parameters(), *norm.parameters()], "lr_scale": 0.5},
+    ]
+    optimizer = make_optimizer(no_decay_config(), groups)
+    found = {p: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert found == {
+        last.weight: (0.1, 0.5),
+        last.bias: (0.1, 0.0),
+        layer.weight: (0.05, 0.5),
+        **dict.fromkeys((layer.bias, norm.weight, norm.bias), (0.05, 0.0)),
+    }
+    # And the schedule keeps the scale.
+    schedule = Schedule(no_decay_config(lr_scheduler={"type": "OneCycleLR"}), optimizer, STEPS)
+    schedule.after_batch()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[2:] == pytest.approx([rates[0] / 2] * 2)
+
+
+def test_an_optimizer_without_weight_decay_cannot_leave_it_out():
+    config = ConfigParser(tiny_config("data", "saved", optimizer={"type": "Rprop", "no_decay_1d": True}))
+    with pytest.raises(UserError, match=r"optimizer\.no_decay_1d: is true, but Rprop has no weight decay"):
+        make_optimizer(config, [{"params": [nn.Parameter(torch.zeros(1))]}])
+
+
 def test_the_monitor_says_mode_and_figure():
     assert watched_figure(config_of(None)) == ("min", "val_loss")
     assert watched_figure(config_of(None, trainer__monitor="off")) == ("off", None)

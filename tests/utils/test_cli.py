@@ -3,9 +3,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -76,6 +78,24 @@ def test_signals_have_their_exit_status():
     assert status(raises(KeyboardInterrupt())) == 130
     assert status(raises(Stopped(signal.SIGINT))) == 130
     assert status(lambda args: os.kill(os.getpid(), signal.SIGTERM)) == 143
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_callback_that_drops_errors_ends_the_script_too(signum):
+    """As in the midst of an import."""
+
+    class Thing:
+        pass
+
+    def main(args):
+        thing = Thing()
+        watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signum))
+        del thing
+        # The signal ends this; a lost one must not make the test wait for ever.
+        select.select([], [], [], 30)
+        assert watch() is None
+
+    assert status(main) == 128 + signum
 
 
 def test_wrong_usage_is_2(capsys):

@@ -16,6 +16,8 @@ SHAPES = {
     "wav2vec": (1, 224, 224),
     "mel": (1, 64, 801),
     "mel32k": (1, 128, 1000),
+    "multimel": (4, 64, 1232),
+    "multimel_event": (4, 64, 192),
     "summary": (180,),
 }
 VARIANTS = [
@@ -27,6 +29,8 @@ VARIANTS = [
     ("mel", {"fit": "pad", "duration": 2.0, "n_mels": 32}),
     ("mel32k", {"duration": 1.0}),
     ("mel32k", {"fit": "pad", "duration": 2.0}),
+    ("multimel", {"duration": 2.0}),
+    ("multimel_event", {}),
     ("summary", {}),
     ("wav2vec", {"precision": "fp32"}),
     ("ast_wav2vec", {"precision": "fp32"}),

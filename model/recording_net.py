@@ -1,0 +1,111 @@
+"""A classifier of whole recordings that hears what is in each frame, for the input `multimel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from base.base_model import BaseModel, Detailed
+from model import architectures
+from model.span_body import SpanBody, span_problem
+
+# A logit that stands for "no".
+_NO = -20.0
+# What every body's strides divide.
+_STRIDE = 32
+
+
+@architectures.register()
+class RecordingNet(BaseModel):
+    """A small network for recordings, which detects events on its way.
+
+    A `SpanBody` gives steps in time. A linear layer tells for each step what is heard in it (in training this is
+    compared with the annotated events); another one what weight it gets. The classes follow from the mean, the
+    maximum and the weighted mean of the steps over the recording, and from the maximum and the mean of what is heard
+    (cf. attention pooling, Ilse et al. 2018, arXiv 1802.04712).
+
+    Args:
+        label_dim: number of classes.
+        indim: channels of the input; the last one is 1 within the recording.
+        frame_dim: what a frame is asked for: an event, a continuous sound, a discontinuous sound.
+        body, weights: see `SpanBody`.
+        dropout: of the steps before the last layer.
+
+    Raises:
+        UserError: see `SpanBody`.
+    """
+
+    details = "frames"
+
+    def __init__(
+        self,
+        label_dim: int,
+        indim: int = 4,
+        frame_dim: int = 3,
+        body: Literal["resnet", "mn04_as", "mn10_as"] = "mn04_as",
+        weights: str | None = "hub",
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.body = SpanBody(indim, body, weights)
+        channels = self.body.channels
+        self.frames = nn.Linear(channels, frame_dim)
+        self.weight = nn.Linear(channels, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(3 * channels + 2 * frame_dim, label_dim)
+
+    def forward(self, x: Tensor) -> Tensor | Detailed:
+        """Logits ``(batch, label_dim)`` of ``(batch, indim, bands, frames)``.
+
+        In training with logits ``(batch, frames, k)`` of what is heard in each frame; the batch is cut to its longest
+        recording then. In evaluation each recording is cut to its own end, so that what it gives does not depend on
+        the others of its batch.
+        """
+        if torch.jit.is_tracing():
+            return self._run(x)[0]
+        ends = _ends(x)
+        if self.training:
+            # A GPU would have to wait for the number.
+            cut = x[..., : int(ends.max())] if x.device.type == "cpu" else x
+            logits, heard = self._run(cut)
+            frames = functional.interpolate(heard.transpose(1, 2), size=cut.shape[3], mode="linear")
+            return Detailed(logits, functional.pad(frames, (0, x.shape[3] - cut.shape[3])).transpose(1, 2))
+        logits = x.new_empty(len(x), self.head.out_features, dtype=torch.float32)
+        for end in ends.unique().tolist():
+            logits[ends == end] = self._run(x[ends == end][..., :end])[0]
+        return logits
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(batch, label_dim)``, and logits ``(batch, steps, k)`` of what is heard in each step."""
+        inside = x[:, -1].amax(dim=1, keepdim=True)
+        steps = self.body(x).transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            steps = steps.float()
+            valid = functional.adaptive_max_pool1d(inside.float(), steps.shape[1]).transpose(1, 2) > 0
+            heard = self.frames(steps)
+            return self.head(self._pooled(steps, heard, valid)), heard
+
+    def _pooled(self, steps: Tensor, heard: Tensor, valid: Tensor) -> Tensor:
+        """``(batch, 3 channels + 2 k)`` of steps ``(batch, steps, channels)`` and of what is heard in each."""
+        n_valid = valid.sum(dim=1).clamp(min=1)
+        weight = self.weight(steps).masked_fill(~valid, _NO).softmax(dim=1)
+        mean = (steps * valid).sum(dim=1) / n_valid
+        most = steps.masked_fill(~valid, -torch.inf).amax(dim=1).clamp(min=-1e4)
+        of_steps = torch.cat([mean, most, (steps * weight).sum(dim=1)], dim=1)
+        loudest = heard.masked_fill(~valid, _NO).amax(dim=1).clamp(-8.0, 8.0) / 4.0
+        share = (heard.sigmoid() * valid).sum(dim=1) / n_valid
+        return torch.cat([self.dropout(of_steps), loudest, share], dim=1)
+
+    @classmethod
+    def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
+        return span_problem("RecordingNet", args, shape)
+
+
+def _ends(x: Tensor) -> Tensor:
+    """``(batch,)`` int64: the frames of each recording, up to a multiple of what the strides divide."""
+    counts = (x[:, -1, 0] > 0).sum(dim=1)
+    return (-(-counts // _STRIDE) * _STRIDE).clamp(_STRIDE, max(x.shape[3], _STRIDE))

@@ -1,0 +1,57 @@
+"""How long one recording takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+from tests.tiny import ROOT, run, tiny_run
+from utils.cli import run_script
+
+CHANGES = {
+    "data_loader__args__task": 2,
+    "arch__args__label_dim": 3,
+    "metrics": [],
+    "trainer__epochs": 1,
+    "trainer__monitor": "off",
+}
+
+
+def test_each_checkpoint_is_compared_with_the_first_on_the_same_recordings(
+    tiny_data, tmp_path, monkeypatch, own_sigterm
+):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("latency", ROOT / "benchmarks" / "latency.py")
+    latency = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "latency", latency)
+    spec.loader.exec_module(latency)
+    trainers = [tiny_run(tiny_data, tmp_path / name, name=name, **CHANGES) for name in ("large", "small")]
+    for trainer in trainers:
+        trainer.train()
+    paths = [trainer.to_test() for trainer in trainers]
+    predicted = []
+    class_of = latency.class_of
+    monkeypatch.setattr(latency, "class_of", lambda *args: predicted.append((args[2].name, class_of(*args))))
+    argv = [*paths, "--data-dir", tiny_data, "--out", tmp_path, "--files", 3, "--runs", 2]
+    assert run_script(latency.main, latency.arguments(), [str(word) for word in argv]) == 0
+    lines = json.loads((tmp_path / "latency.json").read_text())["lines"]
+    first = f"large ({paths[0]}), median"
+    assert [line["baseline"] for line in lines] == [
+        None,
+        *[first] * 2,
+        None,
+        *[first.replace("median", "95th percentile")] * 2,
+    ]
+    assert lines[0]["note"] == "195 parameters"
+    for line in lines:
+        assert all(value > 0 for value in line["values"])
+    for median, late in zip(lines[:3], lines[3:], strict=True):
+        assert all(one <= other for one, other in zip(median["values"], late["values"], strict=True))
+    # The classes are those of test.py.
+    audio, out = tiny_data / "BioCAS2022" / "train2022_wav", tmp_path / "p.json"
+    assert run("test", "-r", paths[0], "--wav", audio, "--out", out, "-d", "cpu") == 0
+    of_folder = json.loads(out.read_text())
+    assert all(name in of_folder for name, _ in predicted)
+    once = dict(predicted[:2])
+    assert once == {name: of_folder[name] for name in once}

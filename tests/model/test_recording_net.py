@@ -1,0 +1,73 @@
+"""The network for recordings that hears what is in each frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.recording_net import RecordingNet
+
+
+def recordings(*frames, size=384):
+    x = torch.rand(len(frames), 4, 64, size, generator=torch.Generator().manual_seed(0))
+    x[:, 3] = 0
+    for item, count in zip(x, frames, strict=True):
+        item[:3, :, count:] = 4 / 14
+        item[3, :, :count] = 1
+    return x
+
+
+@pytest.fixture(params=["resnet", "mn04_as"])
+def model(request):
+    torch.manual_seed(0)
+    model = RecordingNet(3, body=request.param, weights=None)
+    with torch.no_grad():
+        model(recordings(300, 200))
+    return model
+
+
+def test_training_gives_classes_and_frames_and_evaluation_classes(model):
+    logits, frames = model(recordings(300, 200))
+    assert (logits.shape, frames.shape) == ((2, 3), (2, 384, 3))
+    assert model.eval()(recordings(300, 200)).shape == (2, 3)
+
+
+def test_a_recording_gives_the_same_whatever_it_is_batched_with(model):
+    model.eval()
+    x = recordings(300, 41, 200)
+    with torch.no_grad():
+        together, alone = model(x), torch.cat([model(item[None]) for item in x])
+        shorter = model(x[1:2, ..., :64])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shorter, alone[1:2], atol=1e-5, rtol=1e-5)
+
+
+def test_what_lies_behind_the_end_does_not_count_beyond_the_last_step(model):
+    model.eval()
+    x = recordings(100)
+    rubbish = x.clone()
+    rubbish[:, :3, :, 128:] = 1.0
+    assert torch.equal(model(x), model(rubbish))
+
+
+def test_a_recording_of_a_few_frames_gives_finite_numbers(model):
+    assert model.eval()(recordings(1)).isfinite().all()
+
+
+def test_the_frames_learn_where_the_sound_is():
+    torch.manual_seed(0)
+    model = RecordingNet(2, frame_dim=1, body="resnet", weights=None)
+    x = recordings(128, 128, 128, 128, size=128)
+    x[:, :3] *= 0.1
+    target = torch.zeros(4, 128, 1)
+    for item, (start, end) in enumerate([(0, 32), (32, 64), (64, 96), (96, 128)]):
+        x[item, :3, :, start:end] += 0.8
+        target[item, start:end] = 1
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(12):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x).details, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    heard = model(x).details
+    assert ((heard > 0) == (target > 0.5)).float().mean() > 0.85

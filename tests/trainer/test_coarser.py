@@ -1,0 +1,53 @@
+"""Ensembles that are trained at level 2 and scored at level 1."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.group_run import COMMON, ForkedRun
+from tests.tiny import run, tiny_config, write_config
+from trainer import part_runs
+
+FINE = ["prob_CAS", "prob_DAS", "prob_CAS & DAS"]
+
+
+@pytest.fixture
+def member(tiny_data, tmp_path, monkeypatch, own_sigterm):
+    """A config of level 2, in a folder of its own."""
+    monkeypatch.setattr(part_runs, "start", ForkedRun)
+    monkeypatch.setattr(part_runs, "_LOOK", 0.02)
+    changes = COMMON | {"data_loader__args__level": 2, "arch__args__label_dim": 5, "trainer__epochs": 1}
+    return write_config(tmp_path / "fine.json", tiny_config(tiny_data, tmp_path / "saved", name="fine", **changes))
+
+
+def test_adventitious_is_what_the_fine_classes_are_together(member, tmp_path):
+    config = write_config(tmp_path / "coarse.json", {"name": "coarse", "ensemble": ["fine.json"], "level": 1})
+    for which in (config, member):
+        assert run("train", "-c", which, "--folds", 2, "--run_id", "g") == 0
+    coarse, fine = (tmp_path / "saved" / "models" / name / "g" for name in ("coarse", "fine"))
+    ours, theirs = (pd.read_csv(group / "oof" / "predictions.csv") for group in (coarse, fine))
+    assert (ours["wav_name"] == theirs["wav_name"]).all()
+    assert np.allclose(ours["prob_Adventitious"], theirs[FINE].sum(axis=1), atol=1e-6)
+    assert set(ours["target"]) <= {"Normal", "Poor Quality", "Adventitious"}
+    metrics = json.loads((coarse / "oof" / "metrics.json").read_text())
+    assert (metrics["task"], len(metrics["confusion_matrix"])) == ("2-1", 3)
+    assert metrics["decisions"].keys() == {"argmax", "counted", "score"}
+
+    tables = []
+    for group, out in ((coarse, "a"), (fine, "b")):
+        assert run("test", "-r", group / "model_best.pth", "--split", "test", "--out-dir", tmp_path / out) == 0
+        tables.append(pd.read_csv(tmp_path / out / "predictions.csv"))
+    assert np.allclose(tables[0]["prob_Adventitious"], tables[1][FINE].sum(axis=1), atol=1e-6)
+
+
+def test_members_of_level_1_have_no_finer_classes(member, tmp_path, capsys):
+    config = json.loads(member.read_text())
+    config["data_loader"]["args"]["level"], config["arch"]["args"]["label_dim"] = 1, 3
+    write_config(member, config)
+    group = write_config(tmp_path / "coarse.json", {"name": "coarse", "ensemble": ["fine.json"], "level": 1})
+    assert run("train", "-c", group, "--folds", 2) == 1
+    assert "name configs of level 2" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""The decisions of a checkpoint: by the rule that is asked for, from what the checkpoint holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_loader.classes import has_poor_quality
+from logger.log import get_logger
+from model.decision import Priors, adapt, decide, estimate_proportions
+from trainer.trained import Trained
+from utils.errors import UserError
+
+logger = get_logger(__name__)
+
+# Fewer files a class than this say little of proportions.
+_FEW = 20
+
+
+def refuse_rule(trained: Trained, rule: str, adapt_priors: bool = False) -> None:
+    """Refuse what needs the proportions of the training where a checkpoint holds none.
+
+    Raises:
+        UserError: names the checkpoint.
+    """
+    if trained.priors is None and (rule == "score" or adapt_priors):
+        wanted = "--adapt-priors" if adapt_priors else f"--decide {rule}"
+        what = f"holds no class proportions (priors) of its training, which {wanted} needs"
+        hint = "take argmax; networks that train.py trains on SPRSound from now on hold them"
+        raise UserError(trained.path, what, hint)
+
+
+def decided(trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False) -> np.ndarray:
+    """The class of each item, ``(items,)`` int64, see `decide`.
+
+    Args:
+        prob: ``(items, classes)`` probabilities of the checkpoint's model.
+        adapt_priors: for the class proportions of these very items, as estimated from `prob`.
+    """
+    poor_quality = has_poor_quality(trained.classes)
+    if not adapt_priors:
+        return decide(prob, rule, trained.priors, poor_quality)
+    proportions = estimate_proportions(prob, trained.priors)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(trained.classes, proportions, strict=True))
+    logger.info("class proportions, estimated by EM: %s", shares)
+    if len(prob) < _FEW * len(trained.classes):
+        logger.warning("they rest on %d items alone, and may be far off", len(prob))
+    # The probabilities are then for these proportions.
+    now = Priors(proportions, proportions)
+    return decide(adapt(prob, trained.priors, proportions), rule, now, poor_quality)
