@@ -71,7 +71,9 @@ def cross_validate(args: Namespace) -> None:
         prepare_soft_targets(teacher, group, loader.classes, device)
     begun = _begun(group, args, record)
     coarser = coarser_of(group)
-    settled = group.final.config if group.final else ensemble_config(group, len(loader.classes), coarser)
+    # A student is published as it is, unless its classes are put together.
+    alone = group.final and not coarser
+    settled = group.final.config if alone else ensemble_config(group, len(loader.classes), coarser)
     config = ConfigParser(
         settled.to_dict(), None if begun else args.run_id, begun / "model_best.pth" if begun else None
     )
@@ -128,6 +130,8 @@ def _run_and_score(
     if teacher:
         metrics = student_metrics(report.metrics, group.final, runs.minutes, teacher)
         report = dataclasses.replace(report, metrics=metrics)
+        parts = [load_trained(last_checkpoint_path(folder, group.final), device)]
+    if teacher and not coarser:
         checkpoint = student_checkpoint(folder, group.final, scores)
     else:
         checkpoint = ensemble_checkpoint(config, parts, scores, coarser)

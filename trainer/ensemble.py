@@ -19,26 +19,30 @@ from utils.versions import command_line, environment
 
 
 def ensemble_config(group: Group, label_dim: int, coarser: Coarser | None = None) -> ConfigParser:
-    """The config of a group's ensemble: the first member's, with all its parts' networks, and nothing to validate on.
+    """The config of a group's ensemble: the first member's, with all its networks, and nothing to validate on.
+
+    These are those of its parts or, where there is a final run, that one's alone.
 
     Args:
         label_dim: number of classes of the members.
         coarser: how they are put together, if they are.
     """
-    config = group.parts[0].config.to_dict()
+    parts = [group.final] if group.final else group.parts
+    config = parts[0].config.to_dict()
     members = [
         {
             "type": part.config["arch"]["type"],
             "args": part.config.get("arch.args", {}),
             "precision": part.config.get("trainer.precision", "fp32"),
         }
-        for part in group.parts
+        for part in parts
     ]
     config["arch"] = {"type": "Ensemble", "args": {"label_dim": label_dim, "members": members}}
     args = config["data_loader"]["args"]
     args["validation_split"] = 0
     # What a member learnt beside the class is not asked of it any more.
     args.pop("details", None)
+    config.pop("distillation", None)
     if coarser:
         config["arch"]["args"] |= {"label_dim": len(coarser.classes), "merged": [list(own) for own in coarser.groups]}
         args["level"] = group.level

@@ -51,3 +51,20 @@ def test_members_of_level_1_have_no_finer_classes(member, tmp_path, capsys):
     group = write_config(tmp_path / "coarse.json", {"name": "coarse", "ensemble": ["fine.json"], "level": 1})
     assert run("train", "-c", group, "--folds", 2) == 1
     assert "name configs of level 2" in capsys.readouterr().err
+
+
+def test_one_student_at_level_1_is_its_own_network_with_the_fine_classes_put_together(member, tmp_path):
+    fine = json.loads(member.read_text())
+    write_config(tmp_path / "student.json", fine | {"name": "student"})
+    config = write_config(tmp_path / "small.json", {"name": "small", "ensemble": ["student.json"], "level": 1})
+    assert run("train", "-c", member, "--folds", 2, "--run_id", "t") == 0
+    teacher = tmp_path / "saved" / "models" / "fine" / "t"
+    assert run("train", "-c", config, "--folds", 2, "--run_id", "s", "--teacher", teacher) == 0
+    small = tmp_path / "saved" / "models" / "small" / "s"
+    metrics = json.loads((small / "oof" / "metrics.json").read_text())
+    assert (metrics["task"], metrics["parameters"]) == ("2-1", 64 * 5 + 5)
+    tables = []
+    for checkpoint, out in ((small / "model_best.pth", "a"), (small / "student-final" / "checkpoint-epoch1.pth", "b")):
+        assert run("test", "-r", checkpoint, "--split", "test", "--out-dir", tmp_path / out) == 0
+        tables.append(pd.read_csv(tmp_path / out / "predictions.csv"))
+    assert np.allclose(tables[0]["prob_Adventitious"], tables[1][FINE].sum(axis=1), atol=1e-6)
