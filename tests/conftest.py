@@ -65,6 +65,18 @@ def own_sigterm():
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture(scope="module")
+def forked_parts():
+    """The runs of a group are forks, which need not import PyTorch."""
+    from tests.group_run import ForkedRun
+    from trainer import part_runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(part_runs, "start", ForkedRun)
+        patch.setattr(part_runs, "_LOOK", 0.02)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """What a test logs may be no text, which one process of the suite cannot send to the other."""

@@ -8,18 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.group_run import COMMON, ForkedRun
+from tests.group_run import COMMON
 from tests.tiny import run, tiny_config, write_config
-from trainer import part_runs
 
 FINE = ["prob_CAS", "prob_DAS", "prob_CAS & DAS"]
 
 
 @pytest.fixture
-def member(tiny_data, tmp_path, monkeypatch, own_sigterm):
+def member(tiny_data, tmp_path, forked_parts, own_sigterm):
     """A config of level 2, in a folder of its own."""
-    monkeypatch.setattr(part_runs, "start", ForkedRun)
-    monkeypatch.setattr(part_runs, "_LOOK", 0.02)
     changes = COMMON | {"data_loader__args__level": 2, "arch__args__label_dim": 5, "trainer__epochs": 1}
     return write_config(tmp_path / "fine.json", tiny_config(tiny_data, tmp_path / "saved", name="fine", **changes))
 

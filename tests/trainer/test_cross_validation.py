@@ -13,7 +13,6 @@ import torch
 from data_loader.dataset import RespDataset
 from tests.group_run import MEMBERS, ForkedRun, write_members
 from tests.tiny import run, tiny_config, write_config
-from trainer import part_runs
 from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
@@ -22,19 +21,7 @@ CLASSES = ["Normal", "Poor Quality", "Adventitious"]
 PROBABILITIES = [f"prob_{name}" for name in CLASSES]
 FOLDS = 2
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _forks():
-    """Parts are forks, which need not import PyTorch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part_runs, "start", ForkedRun)
-        patch.setattr(part_runs, "_LOOK", 0.02)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _own_sigterm(own_sigterm):
-    """run_script takes over SIGTERM."""
+pytestmark = pytest.mark.usefixtures("forked_parts", "own_sigterm")
 
 
 @pytest.fixture(scope="module")
