@@ -64,6 +64,8 @@ class InputSpec:
             raise UserError("input.rate", f"is {spec.rate}")
         if spec.input_dir is not None and spec.method is None:
             raise UserError("input.method", "is missing")
+        if spec.input_dir is not None and spec.duration is not None:
+            raise UserError("input.duration", f"is {spec.duration}, of stored features")
         if spec.channels < 1:
             raise UserError("input.channels", f"is {spec.channels}")
         if spec.std <= 0 or (spec.duration is not None and spec.duration <= 0):

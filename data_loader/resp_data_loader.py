@@ -134,7 +134,7 @@ class RespDataLoader(SoundDataLoader):
             raise UserError("data_loader.args.filtered", what, "remove it")
         frontend = args["frontend"]
         name = frontend.get("method") if isinstance(frontend, dict) else frontend
-        if args["task"] == 1 and name in methods and methods[name].in_context:
+        if args["task"] == 1 and isinstance(name, str) and name in methods and methods[name].in_context:
             what = f"is {name}, which hears what lies around an event; a waveform is the event alone"
             raise UserError("data_loader.args.frontend", what, f"preprocess it, and set input_dir to processed_{name}")
         super().check_data(args)

@@ -180,4 +180,8 @@ class Schedule:
             raise UserError(
                 "lr_scheduler", what, "keep trainer.epochs, the batch size and the data, or start a new run"
             )
-        self._scheduler.load_state_dict(state["state"])
+        # What the config says is not the checkpoint's to change.
+        own = self._scheduler.state_dict()
+        saved = state["state"].items()
+        moves = {k: v for k, v in saved if not isinstance(own.get(k), str) and k != "_schedule_phases"}
+        self._scheduler.load_state_dict(moves)

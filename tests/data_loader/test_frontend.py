@@ -89,6 +89,7 @@ def test_only_training_is_augmented_and_the_batch_is_left_as_it_was(batch):
         ({"duration": -1.0}, "the duration -1.0"),
         ({"shape": ["a"]}, "input.shape"),
         ({"method": None, "input_dir": "processed_mel"}, "input.method: is missing"),
+        ({"input_dir": "processed_mel", "duration": 1.0, "rate": None}, "input.duration: is 1.0, of stored features"),
         ({"colour": 1}, "input.colour: is unknown"),
     ],
 )

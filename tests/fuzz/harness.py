@@ -301,7 +301,9 @@ def edited(value: Any, changes: Iterable[Edit]) -> Any:
             if change.delete:
                 del place[change.path[-1]]
             else:
-                place[change.path[-1]] = change.new
+                # A copy: a value that two changes put in, one within the other, would hold itself.
+                new = change.new
+                place[change.path[-1]] = _copied(new) if isinstance(new, (dict, list)) else new
     return value
 
 

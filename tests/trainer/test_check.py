@@ -213,6 +213,11 @@ def test_checking_writes_nothing(config, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_front_end_whose_method_is_no_name_is_refused(config):
+    set_key(config, "data_loader.args.input_dir", None)
+    assert "there is no feature method" in error_of(config, "data_loader.args.frontend", {"method": {"fold": 0}})
+
+
 def test_a_front_end_that_hears_an_events_surroundings_is_refused_on_the_event_alone(config):
     set_key(config, "data_loader.args.input_dir", None)
     error = error_of(config, "data_loader.args.frontend", {"method": "multimel_event"})

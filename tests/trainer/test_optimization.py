@@ -116,6 +116,17 @@ def test_a_cycle_cannot_be_resumed_with_another_length():
         long.load_state_dict(short.state_dict())
 
 
+def test_the_shape_of_a_cycle_is_the_configs_whatever_a_checkpoint_says():
+    config = config_of("OneCycleLR", trainer__epochs=4)
+    straight = run(*build(config), range(4))
+    optimizer, schedule = build(config)
+    state = schedule.state_dict()
+    state["state"]["_schedule_phases"] = [{"start_lr": None}] * 2
+    state["state"]["_anneal_func_type"] = None
+    schedule.load_state_dict(state)
+    assert run(optimizer, schedule, range(4)) == straight
+
+
 def test_another_schedule_cannot_be_resumed():
     _, step = build(config_of("StepLR", {"step_size": 1}))
     _, none = build(config_of(None))
