@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from base.base_model import BaseModel, Detailed
 from model import architectures
-from model.span_body import SpanBody, span_problem
+from model.span_body import Body, SpanBody, span_problem
 
 
 class _EventClassifier(BaseModel):
     """A `SpanBody`, the mean and the maximum over time, a linear layer."""
 
-    def __init__(self, outputs: int, indim: int, body: str, weights: str | None, dropout: float) -> None:
+    def __init__(self, outputs: int, indim: int, body: Body, weights: str | None, dropout: float) -> None:
         super().__init__()
         self.body = SpanBody(indim, body, weights)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * self.body.channels, outputs))
@@ -44,7 +44,7 @@ class EventNet(_EventClassifier):
         self,
         label_dim: int,
         indim: int = 4,
-        body: Literal["resnet", "mn04_as", "mn10_as"] = "resnet",
+        body: Body = "resnet",
         weights: str | None = None,
         dropout: float = 0.2,
     ) -> None:
@@ -82,7 +82,7 @@ class FineEventNet(_EventClassifier):
         label_dim: int = 2,
         fine_dim: int = 7,
         indim: int = 4,
-        body: Literal["resnet", "mn04_as", "mn10_as"] = "resnet",
+        body: Body = "resnet",
         weights: str | None = None,
         dropout: float = 0.2,
     ) -> None:

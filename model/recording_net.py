@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from base.base_model import BaseModel, Detailed
 from model import architectures
-from model.span_body import SpanBody, span_problem
+from model.span_body import Body, SpanBody, span_problem
 
 # A logit that stands for "no".
 _NO = -20.0
@@ -46,7 +46,7 @@ class RecordingNet(BaseModel):
         label_dim: int,
         indim: int = 4,
         frame_dim: int = 3,
-        body: Literal["resnet", "mn04_as", "mn10_as"] = "mn04_as",
+        body: Body = "mn04_as",
         weights: str | None = "hub",
         dropout: float = 0.2,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from model.mobilenet import MobileNetAS
 from model.small_resnet import small_resnet
 from utils.errors import UserError
 
+# The bodies that there are.
+Body = Literal["resnet", "mn04_as", "mn10_as"]
 # Frames and bands that the deepest body halves away.
 _LEAST_SIDE = 32
 
@@ -27,7 +29,7 @@ class SpanBody(nn.Module):
         UserError: weights were asked for and cannot be had, or the body has none.
     """
 
-    def __init__(self, indim: int, body: str, weights: str | None) -> None:
+    def __init__(self, indim: int, body: Body, weights: str | None) -> None:
         super().__init__()
         # Batch normalisation in place of fixed numbers: the weights of AudioSet expect about the deviation 1.
         self.norm = nn.BatchNorm2d(indim)
@@ -36,7 +38,7 @@ class SpanBody(nn.Module):
                 raise UserError("arch.args.weights", f"is {weights!r}, but the body resnet has none", "set it to null")
             self.layers, self.channels = small_resnet(indim)
         else:
-            network = MobileNetAS(2, indim, body, weights)  # type: ignore[arg-type]
+            network = MobileNetAS(2, indim, body, weights)
             self.layers = network.features
             self.channels = network.classifier[2].in_features
 

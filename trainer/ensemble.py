@@ -40,8 +40,6 @@ def ensemble_config(group: Group, label_dim: int, coarser: Coarser | None = None
     config["arch"] = {"type": "Ensemble", "args": {"label_dim": label_dim, "members": members}}
     args = config["data_loader"]["args"]
     args["validation_split"] = 0
-    # What a member learnt beside the class is not asked of it any more.
-    args.pop("details", None)
     config.pop("distillation", None)
     if coarser:
         config["arch"]["args"] |= {"label_dim": len(coarser.classes), "merged": [list(own) for own in coarser.groups]}

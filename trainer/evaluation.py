@@ -130,17 +130,18 @@ def predict_split(trained: Trained, split: str) -> Predicted:
         UserError: there is no such split, or the data, the features or the classes are not those of the training.
     """
     config, args = trained.config, _loader_args(trained)
-    # The checkpoint brings its own normalisation: none is measured on what is scored.
-    loading = config.changed("data_loader.args", normalize=False) if "normalize" in args else config
+    # The checkpoint brings its own normalisation: none is measured on what is scored. Details are for training.
+    unneeded = {"normalize": False, "details": None}
+    loading = config.changed("data_loader.args", **{key: unneeded[key] for key in unneeded.keys() & args.keys()})
     if split == HELD_OUT and not _holds_out(trained):
         what = "the checkpoint was trained without a test part of its own"
         raise UserError(f"--split {HELD_OUT}", what, 'that comes with a validation_split like "64/16/20"')
     held_out = split == HELD_OUT or (split == "test" and _holds_out(trained) and not _tests(trained))
     if split in ("train", "valid") or held_out:
-        loader = make_loader(loading)
         if split == "valid" and trained.out_of_fold is not None:
             what = "all items were trained on"
             raise UserError("--split valid", what, f"the out-of-fold scores are in {trained.out_of_fold}")
+        loader = make_loader(loading)
         if split == "valid" and not len(loader.valid_indices):
             raise UserError("--split valid", "the checkpoint was trained without validation", "take another split")
         if split == "valid" and config.get("trainer.monitor", "off").split()[-1].startswith("val_"):
