@@ -29,6 +29,15 @@ from utils.errors import UserError
 
 logger = get_logger(__name__)
 
+# What a split may go by, and the attribute of a data set that says which items stay together then.
+_TOGETHER = {
+    "patient": "groups",
+    "group": "groups",
+    "recording": "recordings",
+    "file": "recordings",
+    "random": "names",
+}
+
 
 class SoundDataLoader(BaseDataLoader):
     """Batches of labelled sounds.
@@ -152,9 +161,12 @@ class SoundDataLoader(BaseDataLoader):
             data_dir = dataset.data_dir
             split = shifted_split(dataset.table, dataset.groups, data_dir, validation_split, self.split_by)
         else:
+            if self.split_by not in _TOGETHER:
+                choices = ", ".join([*_TOGETHER, *SHIFTS])
+                raise UserError("data_loader.args.split_by", f"is {self.split_by!r}", f"choose from {choices}")
             # Only what is asked for: names take time with a million items.
-            names = {"random": "names", "recording": "recordings", "file": "recordings"}.get(self.split_by, "groups")
-            split = split_items(dataset.labels, getattr(dataset, names), (), validation_split, seed=self.seed)
+            groups = getattr(dataset, _TOGETHER[self.split_by])
+            split = split_items(dataset.labels, groups, validation_split, self.seed)
         lost = dataset.lost
         if lost.any():
             # After the split, so that no other item changes sides.

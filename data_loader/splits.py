@@ -16,7 +16,6 @@ import numpy as np
 
 from utils.errors import UserError
 
-SPLIT_BY = ("patient", "random")
 ValidationSplit = float | int | str | dict[str, int]
 # Of the validation_split "64/16/20": numbers of training, validation, test.
 _TEST_SIDE = 2
@@ -50,34 +49,26 @@ def has_test_part(validation_split: Any) -> bool:
 
 
 def split_items(
-    labels: Sequence[int],
-    patients: Sequence[str],
-    names: Sequence[str],
-    validation_split: ValidationSplit,
-    split_by: str = "patient",
-    seed: int = 0,
+    labels: Sequence[int], groups: Sequence[str], validation_split: ValidationSplit, seed: int = 0
 ) -> Split:
     """Split items into training, validation and, where asked for, a test part, stratified by label.
 
     Args:
         labels: class index of each item.
-        patients: whose item it is. With `split_by` "patient", all items of a patient come to one side.
-        names: a name for each item, unique and the same on every machine.
+        groups: of each item, the same on every machine; all items of a group come to one side. Patients, unless
+            scores that are too good are wanted.
         validation_split: the validation's share of the items (a fraction below 1), how many items (a count; as near
             to it as whole patients allow), or one fold of several, ``{"folds": 5, "fold": 0}``. 0 is no validation.
             ``"64/16/20"`` are the shares of training, validation and a test part.
-        split_by: "patient" or "random". Random puts items of one patient on both sides: its scores are too good.
         seed: draws another split of the same kind.
 
     Raises:
         UserError: the split is impossible (more folds than patients, a count of all items, ...).
     """
     n_items = len(labels)
-    if split_by not in SPLIT_BY:
-        raise UserError("data_loader.args.split_by", f"is {split_by!r}", f"choose from {', '.join(SPLIT_BY)}")
     if validation_split == 0:
         return Split(np.arange(n_items), np.arange(0))
-    groups = [str(patient) for patient in patients] if split_by == "patient" else [str(name) for name in names]
+    groups = [str(group) for group in groups]
     shares, side = _shares(validation_split, n_items, len(set(groups)))
     sides = assign_groups(np.asarray(labels), groups, shares, seed)
     return _by_side(sides, side, validation_split)

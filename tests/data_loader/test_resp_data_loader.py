@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -77,7 +79,7 @@ def test_a_split_keeps_whole_what_it_goes_by(tiny_data, validation_split, split_
     parted = {}
     for name, groups in (("recording", recordings), ("patient", patients)):
         together = [set(groups[rows]) for rows in sides]
-        parted[name] = sum(map(len, together)) - len(set().union(*together))
+        parted[name] = sum(count > 1 for count in Counter(itertools.chain(*together)).values())
     assert (parted["patient"] == 0) is (split_by == "patient")
     assert (parted["recording"] == 0) is (split_by != "random")
     warned = f"split_by is {split_by}: {parted['patient']} patients are on more than one side" in caplog.text
@@ -307,3 +309,8 @@ def test_a_trial_and_the_whole_have_other_fingerprints(own_data):
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"limit": 12}))
     assert fingerprint(own_data).keys() == before.keys()
     assert fingerprint(own_data) != before
+
+
+def test_what_a_split_cannot_go_by_is_refused_by_name(tiny_data):
+    with pytest.raises(UserError, match=r"split_by: is 'patients' \(choose from patient, "):
+        loader(tiny_data, **STFT, split_by="patients")

@@ -32,10 +32,10 @@ def random_rows(n_patients=60, seed=0):
 @settings(max_examples=60, deadline=None)
 @given(ITEMS, st.sampled_from([0.2, 0.5, 7, {"folds": 2, "fold": 1}]), st.integers(0, 3))
 def test_no_patient_is_on_both_sides(rows, validation_split, seed):
-    labels, patients, names = make(rows)
+    labels, patients, _names = make(rows)
     if len(set(patients)) < 2:
         return
-    split = split_items(labels, patients, names, validation_split, "patient", seed)
+    split = split_items(labels, patients, validation_split, seed)
     sides = [{patients[i] for i in rows} for rows in (split.train, split.valid)]
     assert not sides[0] & sides[1]
     assert sorted([*split.train, *split.valid]) == list(range(len(rows)))
@@ -44,55 +44,53 @@ def test_no_patient_is_on_both_sides(rows, validation_split, seed):
 @settings(max_examples=20, deadline=None)
 @given(ITEMS, st.integers(2, 5), st.integers(0, 3))
 def test_folds_share_out_all_items_once(rows, folds, seed):
-    labels, patients, names = make(rows)
+    labels, patients, _names = make(rows)
     if len(set(patients)) < folds:
         return
-    parts = [
-        split_items(labels, patients, names, {"folds": folds, "fold": f}, "patient", seed).valid for f in range(folds)
-    ]
+    parts = [split_items(labels, patients, {"folds": folds, "fold": f}, seed).valid for f in range(folds)]
     assert sorted(np.concatenate(parts)) == list(range(len(rows)))
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_rows():
     rows = random_rows()
     labels, patients, names = make(rows)
-    straight = split_items(labels, patients, names, 0.2)
+    straight = split_items(labels, patients, 0.2)
     order = np.random.default_rng(1).permutation(len(rows))
-    mixed = split_items(*([values[i] for i in order] for values in (labels, patients, names)), 0.2)
+    mixed = split_items(*([values[i] for i in order] for values in (labels, patients)), 0.2)
     assert {names[i] for i in straight.valid} == {names[order[i]] for i in mixed.valid}
 
 
 @pytest.mark.parametrize("validation_split", [0.2, {"folds": 5, "fold": 3}])
 def test_every_class_is_shared_out_as_asked(validation_split):
-    labels, patients, names = make(random_rows())
-    split = split_items(labels, patients, names, validation_split)
+    labels, patients, _names = make(random_rows())
+    split = split_items(labels, patients, validation_split)
     counts = np.bincount(labels)
     np.testing.assert_allclose(np.bincount(np.array(labels)[split.valid], minlength=4) / counts, 0.2, atol=0.06)
 
 
 def test_a_count_is_met_as_nearly_as_whole_patients_allow():
     labels, patients, names = make(random_rows())
-    assert abs(len(split_items(labels, patients, names, 150).valid) - 150) <= 25
-    assert len(split_items(labels, patients, names, 150, "random").valid) == pytest.approx(150, abs=3)
+    assert abs(len(split_items(labels, patients, 150).valid) - 150) <= 25
+    assert len(split_items(labels, names, 150).valid) == pytest.approx(150, abs=3)
 
 
 def test_a_random_split_puts_patients_on_both_sides():
     labels, patients, names = make(random_rows())
-    split = split_items(labels, patients, names, 0.2, "random")
+    split = split_items(labels, names, 0.2)
     assert {patients[i] for i in split.train} & {patients[i] for i in split.valid}
 
 
 def test_the_seed_draws_another_split():
-    labels, patients, names = make(random_rows())
-    assert set(split_items(labels, patients, names, 0.2, seed=1).valid) != set(
-        split_items(labels, patients, names, 0.2, seed=2).valid
+    labels, patients, _names = make(random_rows())
+    assert set(split_items(labels, patients, 0.2, seed=1).valid) != set(
+        split_items(labels, patients, 0.2, seed=2).valid
     )
 
 
 def test_a_class_of_two_patients_comes_to_both_sides_and_a_class_of_one_is_named():
     rows = random_rows() + [(4, 0)] * 6 + [(4, 1)] * 6 + [(5, 2)] * 3
-    labels, patients, names = make(rows)
-    split = split_items(labels, patients, names, 0.2)
+    labels, patients, _names = make(rows)
+    split = split_items(labels, patients, 0.2)
     assert {4} <= {labels[i] for i in split.train} & {labels[i] for i in split.valid}
     sentences = missing_classes(labels, patients, split, ["a", "b", "c", "d", "Stridor", "Rhonchi"])
     assert len(sentences) == 1
@@ -102,10 +100,10 @@ def test_a_class_of_two_patients_comes_to_both_sides_and_a_class_of_one_is_named
 @settings(max_examples=40, deadline=None)
 @given(ITEMS, st.sampled_from(["64/16/20", "1/1/1", "0.5/0.25/0.25"]), st.integers(0, 3))
 def test_three_shares_take_each_item_once_and_keep_patients_whole(rows, shares, seed):
-    labels, patients, names = make(rows)
+    labels, patients, _names = make(rows)
     if len(set(patients)) < 3:
         return
-    split = split_items(labels, patients, names, shares, "patient", seed)
+    split = split_items(labels, patients, shares, seed)
     sides = [split.train, split.valid, split.test]
     assert all(map(len, sides))
     assert sorted(np.concatenate(sides)) == list(range(len(rows)))
@@ -115,7 +113,7 @@ def test_three_shares_take_each_item_once_and_keep_patients_whole(rows, shares, 
 @pytest.mark.parametrize("split_by", ["patient", "random"])
 def test_three_shares_are_of_that_size_and_of_every_class(split_by):
     labels, patients, names = make(random_rows())
-    split = split_items(labels, patients, names, "64/16/20", split_by)
+    split = split_items(labels, {"patient": patients, "random": names}[split_by], "64/16/20")
     for rows, share in ((split.train, 0.64), (split.valid, 0.16), (split.test, 0.20)):
         np.testing.assert_allclose(np.bincount(np.array(labels)[rows]) / np.bincount(labels), share, atol=0.06)
     assert (parted_groups(patients, split) > 0) is (split_by == "random")
@@ -129,28 +127,27 @@ def test_a_class_that_the_test_part_lacks_is_named():
 
 
 @pytest.mark.parametrize(
-    "validation_split, split_by, what",
+    "validation_split, what",
     [
-        (1.5, "patient", "leave items on both sides"),
-        (10_000, "patient", "leave items on both sides"),
-        ({"folds": 5}, "patient", "expected"),
-        ("64/16", "patient", "three shares are written"),
-        ("80/0/20", "patient", "none of them 0"),
-        ("64/16/-20", "patient", "three shares are written"),
-        ("most", "patient", "three shares are written"),
-        ({"folds": 5, "fold": 5}, "patient", "fold 5 of 5"),
-        ({"folds": 500, "fold": 0}, "patient", "take fewer folds"),
-        (0.2, "patients", "choose from patient, random"),
+        (1.5, "leave items on both sides"),
+        (10_000, "leave items on both sides"),
+        ({"folds": 5}, "expected"),
+        ("64/16", "three shares are written"),
+        ("80/0/20", "none of them 0"),
+        ("64/16/-20", "three shares are written"),
+        ("most", "three shares are written"),
+        ({"folds": 5, "fold": 5}, "fold 5 of 5"),
+        ({"folds": 500, "fold": 0}, "take fewer folds"),
     ],
 )
-def test_an_impossible_split_is_said(validation_split, split_by, what):
-    labels, patients, names = make(random_rows())
+def test_an_impossible_split_is_said(validation_split, what):
+    labels, patients, _names = make(random_rows())
     with pytest.raises(UserError, match=what):
-        split_items(labels, patients, names, validation_split, split_by)
+        split_items(labels, patients, validation_split)
 
 
 def test_no_validation_keeps_all_items():
-    split = split_items([0, 1], ["a", "b"], ["x", "y"], 0)
+    split = split_items([0, 1], ["a", "b"], 0)
     assert (len(split.train), len(split.valid)) == (2, 0)
 
 
@@ -159,7 +156,7 @@ def test_folds_of_the_real_set_are_stratified_by_patient(real_tables):
     table = real_tables.of(1)
     labels = table["label_12"].map(resp_classes(1, 2).index).to_numpy()
     for fold in range(5):
-        split = split_items(labels, table["patient_id"], table["event_id"], {"folds": 5, "fold": fold})
+        split = split_items(labels, table["patient_id"], {"folds": 5, "fold": fold})
         valid = set(table["patient_id"].iloc[split.valid])
         assert not valid & set(table["patient_id"].iloc[split.train])
         shares = np.bincount(labels[split.valid], minlength=7) / np.bincount(labels)
@@ -178,11 +175,11 @@ def test_no_side_is_left_without_items(rows, validation_split, split_by):
     labels, patients, names = make(rows)
     if len(set(patients)) < (validation_split["folds"] if isinstance(validation_split, dict) else 2):
         return
-    split = split_items(labels, patients, names, validation_split, split_by)
+    split = split_items(labels, {"patient": patients, "random": names}[split_by], validation_split)
     assert len(split.train)
     assert len(split.valid)
 
 
 def test_a_billion_folds_are_refused_before_memory_is_taken_for_them():
     with pytest.raises(UserError, match="needs 1000000000000 groups, there are 2"):
-        split_items([0, 1], ["a", "b"], ["1", "2"], {"folds": 10**12, "fold": 0})
+        split_items([0, 1], ["a", "b"], {"folds": 10**12, "fold": 0})
