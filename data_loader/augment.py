@@ -39,6 +39,7 @@ class Augmentation:
         level: deviation of what is added to all of an item's features, of features that mark a span.
         roll_bands: move them by at most so many bands, up or down.
         roll_time: move recordings, and what is known of their frames, in a circle by a random time.
+        splice: this share of the recordings of a batch gets a stretch of another one, by the trainer: see `Splice`.
         edge_jitter: deviation of where the marked span begins and ends, as a share of its length.
         mixup: this share of the batches is mixed, by the trainer: see `Mixup`.
         mixup_alpha: the shares of two mixed items are drawn from a Beta distribution of this parameter twice.
@@ -57,6 +58,7 @@ class Augmentation:
     level: float = 0.0
     roll_bands: int = 0
     roll_time: bool = False
+    splice: float = 0.0
     edge_jitter: float = 0.0
     mixup: float = 0.0
     mixup_alpha: float = 0.2
@@ -78,7 +80,7 @@ class Augmentation:
                     raise UserError(f"{where}.{key}", f"is {value!r}", "expected true or false")
             elif not matches(value, float | None if key == "noise_db" else float):
                 raise UserError(f"{where}.{key}", f"is {value!r}, not a number")
-        for key in ("shift", "time_width", "freq_width", "mixup"):
+        for key in ("shift", "time_width", "freq_width", "mixup", "splice"):
             if not 0 <= values.get(key, 0) <= 1:
                 raise UserError(f"{where}.{key}", f"is {values[key]}", "a share lies between 0 and 1")
         for key in ("time_masks", "freq_masks", "time_axis", "freq_axis", "roll_bands"):

@@ -32,7 +32,7 @@ class RecordingNet(BaseModel):
         label_dim: number of classes.
         indim: channels of the input; the last one is 1 within the recording.
         frame_dim: what a frame is asked for: an event, a continuous sound, a discontinuous sound.
-        body, weights: see `SpanBody`.
+        body, weights, frames_per_step: see `SpanBody`.
         dropout: of the steps before the last layer.
 
     Raises:
@@ -49,9 +49,10 @@ class RecordingNet(BaseModel):
         body: Body = "mn04_as",
         weights: str | None = "hub",
         dropout: float = 0.2,
+        frames_per_step: int | None = None,
     ) -> None:
         super().__init__()
-        self.body = SpanBody(indim, body, weights)
+        self.body = SpanBody(indim, body, weights, frames_per_step)
         channels = self.body.channels
         self.frames = nn.Linear(channels, frame_dim)
         self.weight = nn.Linear(channels, 1)

@@ -85,6 +85,9 @@ def _check_distillation(config: ConfigParser) -> None:
         raise UserError("distillation", f"is there, but {name} is fitted at once", "leave it out")
     if not issubclass(data_loaders[loader], SoundDataLoader):
         raise UserError("distillation", f"is there, but the items of {loader} have no names", "leave it out")
+    if config.get("data_loader.args.augment.splice"):
+        what = "makes recordings of two, of which no teacher has said anything"
+        raise UserError("data_loader.args.augment.splice", what, "set it to 0 for a student")
 
 
 def check_loader(config: ConfigParser) -> dict[str, Any]:
@@ -243,13 +246,16 @@ def _check_augmentation(
     if augmentation.place and not loader_args["duration"]:
         what = "cuts and pads to a duration, but there is none"
         raise UserError(f"{where}.place", what, "set data_loader.args.duration")
-    spans = [key for key in ("level", "roll_bands", "edge_jitter", "roll_time") if given.get(key)]
+    spans = [key for key in ("level", "roll_bands", "edge_jitter", "roll_time", "splice") if given.get(key)]
     if spans and not _marks_spans(loader_args):
         what = "is for features that mark a span of time"
         raise UserError(f"{where}.{spans[0]}", what, "take multimel_event or multimel, or leave it out")
     if augmentation.roll_time and (waveforms or loader_args.get("task") != 2):
         what = "moves stored features of recordings, all of them"
         raise UserError(f"{where}.roll_time", what, "take task 2 with input_dir processed_multimel, or leave it out")
+    if augmentation.splice and loader_args.get("details") != "frames":
+        what = "needs to know what is heard in each frame"
+        raise UserError(f"{where}.splice", what, 'set data_loader.args.details to "frames", or leave it out')
     if augmentation.mixup and not augmentation.mixup_alpha:
         raise UserError(f"{where}.mixup_alpha", "is 0", "expected more")
     for key in ("time_masks", "freq_masks"):

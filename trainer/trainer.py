@@ -17,6 +17,7 @@ from base.base_model import Detailed
 from base.base_trainer import BaseTrainer, epoch_seed
 from base.saved_state import misfit
 from data_loader.batching import Batch
+from data_loader.splice import Splice
 from logger.log import get_logger
 from logger.progress import progress_bar
 from logger.tensorboard import TensorboardWriter
@@ -87,6 +88,7 @@ class Trainer(BaseTrainer):
         self.valid_data_loader = valid_data_loader
         self.distillation = distillation
         self.frontend = frontend
+        self.splice = Splice(frontend.augmentation.splice, config.get("data_loader.args.level", 1))
         self.mixup = Mixup(frontend.augmentation.mixup, frontend.augmentation.mixup_alpha)
         self.schedule = schedule
         self.classes = classes
@@ -184,7 +186,7 @@ class Trainer(BaseTrainer):
         # Dropout and augmentation depend on seed, epoch and place, as the order of items does: a resumed run needs no
         # state of a generator to go on with the same numbers.
         torch.manual_seed(epoch_seed(self.config.seed, epoch, rank(), items))
-        batch = self.frontend.augmentation.moved(batch)
+        batch = self.splice(self.frontend.augmentation.moved(batch))
         target = batch.target.to(self.device, non_blocking=True)
         details = None if batch.details is None else batch.details.to(self.device, non_blocking=True)
         teacher = self.distillation

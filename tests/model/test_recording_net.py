@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.recording_net import RecordingNet
+from utils.errors import UserError
 
 
 def recordings(*frames, size=384):
@@ -71,3 +72,23 @@ def test_the_frames_learn_where_the_sound_is():
         optimizer.step()
     heard = model(x).details
     assert ((heard > 0) == (target > 0.5)).float().mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("body", "frames_per_step", "steps"), [("mn04_as", 8, 48), ("mn04_as", 32, 12), ("resnet", 4, 96)]
+)
+def test_steps_in_time_are_as_many_frames_apart_as_asked_for(body, frames_per_step, steps):
+    model = RecordingNet(2, body=body, weights=None, frames_per_step=frames_per_step).eval()
+    own = RecordingNet(2, body=body, weights=None).eval()
+    x = recordings(384)
+    assert model.body(x).shape == (1, model.body.channels, steps)
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in own.state_dict().items()
+    }
+    assert model(x).isfinite().all()
+
+
+@pytest.mark.parametrize("frames_per_step", [0, 3, 64, -2])
+def test_steps_that_a_body_cannot_have_are_refused(frames_per_step):
+    with pytest.raises(UserError, match=f"frames_per_step: is {frames_per_step} .take one of 1, 2, 4, 8, 16, 32"):
+        RecordingNet(2, body="mn04_as", weights=None, frames_per_step=frames_per_step)

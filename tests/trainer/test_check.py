@@ -129,6 +129,8 @@ IMPOSSIBLE = [
     ("data_loader.args.frontend", "stft", "data_loader.args.frontend: goes with waveforms only"),
     ("data_loader.args.augment", {"gain_db": 3}, "augment.gain_db: changes waveforms, but the input is features"),
     ("data_loader.args.augment", {"roll_time": True}, "augment.roll_time: is for features that mark a span"),
+    ("data_loader.args.augment", {"splice": 0.5}, "augment.splice: is for features that mark a span"),
+    ("data_loader.args.augment", {"splice": 1.5}, "splice: is 1.5 (a share lies between 0 and 1)"),
     ("data_loader.args.augment", {"edge_jitter": 0.1}, "augment.edge_jitter: is for features that mark a span"),
     ("data_loader.args.augment", {"time_masks": 1, "time_axis": -4}, "time_axis: is -4"),
     ("data_loader.args.augment", {"freq_masks": 1, "freq_axis": 1}, "axes count from the end: -1 to -3"),

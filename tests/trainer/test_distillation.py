@@ -162,3 +162,9 @@ def test_soft_targets_that_do_not_fit_are_refused(tiny_data, tmp_path, names, ed
 def test_a_distillation_that_cannot_be_is_refused(tiny_data, tmp_path, section, said):
     with pytest.raises(UserError, match=said):
         check_config(ConfigParser(tiny_config(tiny_data, tmp_path, distillation=section)))
+
+
+def test_recordings_made_of_two_have_no_teacher(tiny_data, tmp_path):
+    changes = {"distillation": {"soft_targets": "t.csv"}, "data_loader__args__augment": {"splice": 0.5}}
+    with pytest.raises(UserError, match="augment.splice: makes recordings of two"):
+        check_config(ConfigParser(tiny_config(tiny_data, tmp_path, **changes)))
