@@ -37,26 +37,36 @@ def _log_mels(waveforms: Tensor) -> Tensor:
 
 def _canvas(waveforms: Tensor, rate: int, lengths: Tensor, spans: Tensor, frames: int, centred: bool) -> Tensor:
     """``(batch, 4, 64, frames)`` in [0, 1] of what lies around each span, or from the start of each recording."""
-    waveforms, lengths = resample(waveforms, rate, RATE, lengths)
-    mels = _log_mels(waveforms)
-    canvas = mels.new_full((len(mels), len(WINDOWS) + 1, BANDS, frames), BELOW / (BELOW + ABOVE))
+    # The events of one recording come one after the other: its log-mels serve them all.
+    differs = [True, *(waveforms[1:] != waveforms[:-1]).any(dim=1).logical_or(lengths[1:] != lengths[:-1]).tolist()]
+    firsts = [row for row, new in enumerate(differs) if new]
+    numbers = (torch.tensor(differs).cumsum(0) - 1).tolist()
+    of_recordings, its_lengths = resample(waveforms[firsts], rate, RATE, lengths[firsts])
+    recordings = [
+        _levels(own, length) for own, length in zip(_log_mels(of_recordings), its_lengths.tolist(), strict=True)
+    ]
+    canvas = waveforms.new_full((len(waveforms), len(WINDOWS) + 1, BANDS, frames), BELOW / (BELOW + ABOVE))
     canvas[:, -1] = 0.0
     # In frames; the last of an item is the one that its last sample is nearest to.
     bounds = (spans.double() * (RATE / rate / HOP)).round().long().tolist()
-    for item, its_mels, length, (first, last) in zip(canvas, mels, lengths.tolist(), bounds, strict=True):
-        n_valid = 1 + length // HOP
-        its_mels = its_mels[..., :n_valid]
-        levels = its_mels - its_mels.median(dim=-1, keepdim=True).values
-        levels = levels.add_(BELOW).div_(BELOW + ABOVE).clamp_(0.0, 1.0)
+    for item, number, (first, last) in zip(canvas, numbers, bounds, strict=True):
+        levels = recordings[number]
         # Where the canvas begins in the recording; before its start if negative.
         start = (first + last) // 2 - frames // 2 if centred else 0
-        here = slice(max(start, 0), min(start + frames, n_valid))
+        here = slice(max(start, 0), min(start + frames, levels.shape[2]))
         there = slice(here.start - start, here.stop - start)
         if here.start < here.stop:
             item[:-1, :, there] = levels[..., here]
         # An event of a few milliseconds is one frame.
         item[-1, :, max(first - start, 0) : max(last, first + 1) - start] = 1.0
     return canvas
+
+
+def _levels(mels: Tensor, length: int) -> Tensor:
+    """``(3, 64, 1 + length // 100)`` in [0, 1]: log-mels of a recording minus each band's median over it."""
+    mels = mels[..., : 1 + length // HOP]
+    levels = mels - mels.median(dim=-1, keepdim=True).values
+    return levels.add_(BELOW).div_(BELOW + ABOVE).clamp_(0.0, 1.0)
 
 
 def _frames(duration: float) -> int:
