@@ -16,12 +16,12 @@ from data_loader.subject import Subject
 from logger import figures
 from model.decision import RULES, Priors, decide
 from model.metric import SCORINGS
+from trainer.bootstrap import confidence_intervals
 from trainer.subgroups import subgroups, worst_subgroup
 from utils.errors import UserError
 from utils.files import atomic_path, write_json
 
 PARTS = ("inter", "intra")
-_CI_LEVELS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Report:
 
     def table(self) -> str:
         """The report as text: one block for the split, and one for each of its parts."""
-        blocks = [_block(self.metrics, f"task {self.metrics['task']}, split {self.metrics['split']}", self.groups)]
+        title = f"task {self.metrics['task']}, split {self.metrics['split']}"
+        if (rule := self.metrics["decide"]) != "argmax":
+            title += f", decided by {rule}"
+        blocks = [_block(self.metrics, title, self.groups)]
         if worst := self.metrics.get("worst_subgroup"):
             of = f"{worst['n']:,} items of {worst['n_patients']:,} {self.groups}"
             blocks.append(f"worst subgroup: {worst['name']}, score {worst['score']:.3f} ({of})")
@@ -142,52 +145,6 @@ def evaluate_predictions(
     predictions["target"], predictions["prediction"] = names[target], names[prediction]
     predictions = pd.concat([predictions, pd.DataFrame(prob, columns=[f"prob_{name}" for name in classes])], axis=1)
     return Report(metrics | extra, predictions, subject.groups)
-
-
-def confidence_intervals(
-    target: NDArray[np.int64],
-    prediction: NDArray[np.int64],
-    patient: NDArray[Any],
-    n_classes: int,
-    scoring: str,
-    seed: int = 0,
-    n_bootstrap: int = 1000,
-) -> dict[str, list[float] | None]:
-    """95 % percentile intervals by bootstrap over patients (Efron and Tibshirani 1993, chapter 13).
-
-    Patients are drawn with replacement, each with all its items, since the items of one patient resemble each other.
-    Resamples in which a number is undefined are left out of that number's interval.
-
-    Args:
-        target, prediction: ``(n,)`` class indices.
-        patient: ``(n,)`` who each item is from; other data sets have other groups.
-        scoring: a name in `SCORINGS`.
-
-    Returns:
-        [low, high] by number; None where no resample defines it, and for a single patient, of whom no resample
-        differs: an interval of width 0 would claim certainty.
-    """
-    who, index = np.unique(patient, return_inverse=True)
-    score = SCORINGS[scoring]
-    if len(who) < 2:
-        return dict.fromkeys(score(np.zeros((n_classes, n_classes))))
-    cells = (index * n_classes + target) * n_classes + prediction
-    by_patient = np.bincount(cells, minlength=len(who) * n_classes**2).reshape(len(who), -1)
-    times = resample_counts(len(who), n_bootstrap, seed)
-    # In float64, exact for counts, because NumPy multiplies integer matrices without BLAS.
-    confusion = (times.astype(np.float64) @ by_patient).round().astype(np.int64)
-    intervals: dict[str, list[float] | None] = {}
-    for name, values in score(confusion.reshape(-1, n_classes, n_classes)).items():
-        defined = np.asarray(values, dtype=np.float64)
-        defined = defined[np.isfinite(defined)]
-        intervals[name] = [float(v) for v in np.percentile(defined, _CI_LEVELS)] if len(defined) else None
-    return intervals
-
-
-def resample_counts(n_patients: int, n_bootstrap: int, seed: int) -> NDArray[np.int64]:
-    """How often each patient is drawn in each resample, ``(n_bootstrap, n_patients)``; each row sums to n_patients."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_bootstrap)
 
 
 def _measure(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,19 +11,16 @@ import pytest
 
 from tests.tiny import ROOT
 from trainer.group import read_group
-from utils.cli import run_script
 
 
 @pytest.fixture
-def reproduce(tmp_path, monkeypatch, own_sigterm):
-    """The script, at work in an empty folder."""
+def reproduce(monkeypatch):
+    """The script."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location("reproduce", ROOT / "benchmarks" / "reproduce.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "reproduce", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
     return module
 
 
@@ -38,7 +32,7 @@ def script(name):
 
 
 def test_every_step_is_a_command_that_there_is(reproduce, monkeypatch):
-    *commands, table = reproduce.steps()
+    *commands, ablation, table = reproduce.steps()
     parsers = {f"{name}.py": script(name).parser() for name in ("preprocess", "train")}
     monkeypatch.chdir(ROOT)
     written = []
@@ -56,66 +50,12 @@ def test_every_step_is_a_command_that_there_is(reproduce, monkeypatch):
         assert args.teacher is None or (Path(args.teacher) in written and len(group.members) == 1)
         written.append(folder)
     assert len(written) == 8
+    # Its tables go to the log of this job, which waits for it.
+    assert ablation.words == ("benchmarks/ablation.py", "--wait")
     assert table.words == (
         "benchmarks/results_table.py",
         *(str(folder / "oof" / "metrics.json") for folder in written),
     )
-
-
-def say(reproduce, *texts, done=()):
-    """Steps that append a text to a file."""
-    code = "import sys; open('said', 'a').write(sys.argv[1])"
-    return [reproduce.Step(("-c", code, text), (Path(f"{text}.done"),) if text in done else ()) for text in texts]
-
-
-def test_what_is_done_is_left_out_and_a_failure_stops_with_its_status(reproduce, tmp_path, monkeypatch, capfd):
-    (tmp_path / "b.done").touch()
-    steps = say(reproduce, *"abc", done="bc")
-    monkeypatch.setattr(reproduce, "steps", lambda: steps)
-    assert run_script(reproduce.main, reproduce.parser(), ["--wait"]) == 0
-    assert (tmp_path / "said").read_text() == "ac"
-    failing = reproduce.Step(("-c", "raise SystemExit(3)"))
-    monkeypatch.setattr(reproduce, "steps", lambda: [failing, *steps])
-    assert run_script(reproduce.main, reproduce.parser(), ["--wait"]) == 1
-    assert "ended with status 3" in capfd.readouterr().err
-    assert (tmp_path / "said").read_text() == "ac"
-
-
-DRIVER = """
-import sys
-from pathlib import Path
-
-sys.path.insert(0, {benchmarks!r})
-import reproduce
-from utils.cli import run_script
-
-reproduce.ROOT = Path({folder!r})
-reproduce.steps = lambda: [reproduce.Step(("-c", "open('go_on').read(); print('worked')"))]
-sys.exit(run_script(reproduce.main, reproduce.parser()))
-"""
-
-
-def test_it_works_in_the_background_and_a_second_call_says_so(tmp_path):
-    os.mkfifo(tmp_path / "go_on")
-    driver = DRIVER.format(benchmarks=str(ROOT / "benchmarks"), folder=str(tmp_path))
-
-    def call():
-        done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=True, timeout=60)
-        return done.stdout
-
-    assert "tail -f saved/reproduce.log" in call()
-    with (tmp_path / "go_on").open("w"):
-        # The step reads: it is at work.
-        said = call()
-        number = int((tmp_path / "saved" / "reproduce.pid").read_text())
-        assert f"at work already, process {number}" in said
-        os.kill(number, 0)
-    with (tmp_path / "saved" / "reproduce.pid").open("rb") as file:
-        # Locked until it has ended.
-        fcntl.flock(file, fcntl.LOCK_EX)
-    log = (tmp_path / "saved" / "reproduce.log").read_text()
-    assert "1/1 python -c" in log
-    assert log.endswith("worked\n")
 
 
 def test_the_table_has_a_row_for_a_group_and_for_each_of_its_members(reproduce, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,5 @@
 import csv
 import json
-import math
 
 import numpy as np
 import pandas as pd
@@ -8,10 +7,10 @@ import pytest
 from sklearn.metrics import classification_report, confusion_matrix
 
 from data_loader.subject import resp_subject
-from trainer.report import confidence_intervals, evaluate_predictions, resample_counts
+from tests.slow_scores import NUMBERS, slow_scores
+from trainer.report import evaluate_predictions
 from utils.errors import UserError
 
-NUMBERS = ("accuracy", "specificity", "sensitivity", "average_score", "harmonic_score", "score")
 TASK_22, TASK_12 = resp_subject(2, 2), resp_subject(1, 2)
 CLASSES = ["Normal", "Poor Quality", "CAS", "DAS", "CAS & DAS"]
 
@@ -41,66 +40,12 @@ def _random_case(n=120, n_classes=5, seed=1):
     return _table(target), prob / prob.sum(1, keepdims=True)
 
 
-def _slow_scores(target, prediction, poor_quality):
-    """The definitions of DESIGN section 5, item by item."""
-    sick = [(t, p) for t, p in zip(target, prediction, strict=True) if t > (1 if poor_quality else 0)]
-    normal = [(t, p) for t, p in zip(target, prediction, strict=True) if t == 0]
-    sp = sum(t == p for t, p in normal) / len(normal) if normal else math.nan
-    se = sum(t == p for t, p in sick) / len(sick) if sick else math.nan
-    average = (se + sp) / 2
-    harmonic = 2 * se * sp / (se + sp) if se + sp else 0.0
-    accuracy = sum(t == p for t, p in zip(target, prediction, strict=True)) / len(target)
-    return dict(zip(NUMBERS, [accuracy, sp, se, average, harmonic, (average + harmonic) / 2], strict=True))
-
-
 @pytest.mark.parametrize("task, n_classes", [(1, 2), (1, 5), (2, 3), (2, 5)])
 def test_scores_are_those_of_the_slow_definition(task, n_classes):
     table, prob = _random_case(n_classes=n_classes)
     report = evaluate_predictions(table, prob, CLASSES[:n_classes], resp_subject(task, 2), "test", n_bootstrap=10)
-    expected = _slow_scores(table["target"], prob.argmax(1), poor_quality=task == 2)
+    expected = slow_scores(table["target"], prob.argmax(1), poor_quality=task == 2)
     assert {name: report.metrics[name] for name in NUMBERS} == pytest.approx(expected)
-
-
-def test_intervals_are_those_of_a_plain_bootstrap_over_patients():
-    # Few adventitious patients, so that some resamples have no adventitious item at all.
-    generator = np.random.default_rng(5)
-    patient = np.repeat([f"p{i}" for i in range(6)], 5)
-    target = np.where(patient == "p0", 2, generator.integers(0, 2, 30))
-    prediction = generator.integers(0, 3, 30)
-    people = sorted(set(patient))
-    draws = {name: [] for name in NUMBERS}
-    undefined = 0
-    for times in resample_counts(6, 300, seed=4):
-        rows = [
-            i
-            for person, k in zip(people, times, strict=True)
-            for _ in range(k)
-            for i in np.where(patient == person)[0]
-        ]
-        values = _slow_scores(target[rows], prediction[rows], poor_quality=True)
-        undefined += math.isnan(values["score"])
-        for name, value in values.items():
-            if not math.isnan(value):
-                draws[name].append(value)
-    assert undefined > 0
-    found = confidence_intervals(target, prediction, patient, 3, "task2", seed=4, n_bootstrap=300)
-    for name in NUMBERS:
-        assert found[name] == pytest.approx(np.percentile(draws[name], [2.5, 97.5])), name
-
-
-def test_resamples_draw_patients_with_replacement():
-    times = resample_counts(7, 4000, seed=0)
-    assert (times.sum(1) == 7).all()
-    np.testing.assert_allclose(times.mean(0), 1, atol=0.06)
-    np.testing.assert_allclose(times.var(0), 6 / 7, atol=0.08)
-
-
-def test_intervals_are_wider_when_the_items_of_a_patient_go_together():
-    target = np.zeros(400, dtype=int)
-    prediction = np.repeat(np.arange(40) % 2, 10)
-    together = confidence_intervals(target, prediction, np.repeat(np.arange(40), 10), 3, "task2")["accuracy"]
-    apart = confidence_intervals(target, prediction, np.arange(400), 3, "task2")["accuracy"]
-    assert together[1] - together[0] > 2 * (apart[1] - apart[0])
 
 
 def test_per_class_figures_are_those_of_scikit_learn():
