@@ -45,9 +45,8 @@ def parser() -> ArgumentParser:
     result.add_argument(
         "--decide",
         choices=["argmax", "counted", "score"],
-        default="argmax",
-        help="the most probable class (default); the most probable one that the score counts, never Poor Quality; or "
-        "that which maximises the expected score",
+        help="the most probable class; the most probable one that the score counts, never Poor Quality; or that which "
+        "maximises the expected score (default: what the config of the checkpoint says, else argmax)",
     )
     result.add_argument(
         "--adapt-priors",

@@ -20,6 +20,7 @@ COMMON = {
     "data_loader__args__task": 2,
     "data_loader__args__validation_split": 0.2,
     "metrics": ["score_task2"],
+    "decide": "counted",
 }
 MEMBERS = {
     "dropout": {"arch__args": {"label_dim": 3, "dropout": 0.5}, "data_loader__args__batch_size": 4},

@@ -130,6 +130,21 @@ def test_the_checkpoint_holds_the_class_proportions_of_its_training(checkpoint):
     assert content["priors"]["pi"][0] > content["priors"]["pi"][1] > 0
 
 
+def test_the_decision_is_that_of_the_config_unless_another_one_is_asked_for(checkpoint, tmp_path, capsys):
+    content = load_checkpoint(checkpoint)
+    content["config"]["decide"] = "counted"
+    # As a network that calls everything Poor Quality.
+    bias = [name for name, value in content["state_dict"].items() if value.shape == (3,)][-1]
+    content["state_dict"][bias] += torch.tensor([0.0, 100.0, 0.0])
+    torch.save(content, checkpoint)
+    for options, rule in (((), "counted"), (("--decide", "argmax"), "argmax")):
+        assert run("test", "-r", checkpoint, *options, "--out-dir", tmp_path / rule) == 0
+        predicted = set(pd.read_csv(tmp_path / rule / "predictions.csv")["prediction"])
+        assert ("Poor Quality" in predicted) == (rule == "argmax")
+        assert json.loads((tmp_path / rule / "metrics.json").read_text())["decide"] == rule
+        assert ("decided by counted" in capsys.readouterr().out) == (rule == "counted")
+
+
 def test_decisions_for_the_score_are_never_poor_quality_and_are_reported_beside_the_others(
     tiny_data, checkpoint, tmp_path, capsys
 ):

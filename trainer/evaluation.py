@@ -47,16 +47,17 @@ class Predicted(NamedTuple):
     data: dict[str, str]
 
 
-def evaluate(trained: Trained, split: str | None = None, rule: str = "argmax") -> Report:
+def evaluate(trained: Trained, split: str | None = None, rule: str | None = None) -> Report:
     """Score a checkpoint on a split.
 
     Args:
         split: see `predict_split`. None takes the test set where there is one, else the validation.
-        rule: how the predictions follow from the probabilities, see `decide`.
+        rule: how the predictions follow from the probabilities, see `decide`; None: as the checkpoint's config says.
 
     Raises:
         UserError: see `predict_split`; or the checkpoint does not hold what the rule needs.
     """
+    rule = rule or trained.rule
     refuse_rule(trained, rule)
     config = trained.config
     if split is None:

@@ -27,7 +27,7 @@ def predict_folder(
     trained: Trained,
     folder: Path,
     batch_size: int | None = None,
-    rule: str = "argmax",
+    rule: str | None = None,
     adapt_priors: bool = False,
 ) -> dict[str, str]:
     """Predict all audio files below a folder: ``{"a.wav": "Normal", ...}``, the BioCAS challenge's output format.
@@ -37,7 +37,7 @@ def predict_folder(
 
     Args:
         batch_size: files a pass through the model; by default what suits the device.
-        rule: see `decide`.
+        rule: see `decide`; None: as the checkpoint's config says.
         adapt_priors: predict for class proportions that are estimated from all of these files, see
             `estimate_proportions`; with "score", among the adventitious classes.
 
@@ -45,6 +45,7 @@ def predict_folder(
         UserError: a file cannot be read, or the features need a network whose weights are not those of the training;
             or the checkpoint does not hold what the rule or the adaptation needs.
     """
+    rule = rule or trained.rule
     refuse_rule(trained, rule, adapt_priors)
     files = audio_files(folder)
     spec, device = trained.spec, trained.device

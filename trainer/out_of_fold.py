@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_loader.classes import has_poor_quality
 from data_loader.subject import Subject
 from logger.log import get_logger
-from model.decision import Priors
+from model.decision import Priors, decide
 from model.metric import SCORINGS
 from trainer.coarser import Coarser
 from trainer.evaluation import predict_split, with_noise
@@ -104,9 +105,11 @@ def out_of_fold_report(
     """
     folds = found.table["fold"].to_numpy()
     target = found.table["target"].to_numpy()
+    rule = group.first.get("decide", "argmax")
 
     def scored(prob: NDArray[np.float32]) -> dict[str, Any]:
-        return _by_fold(target, prob.argmax(1), folds, len(classes), found.subject.scoring)
+        decided = decide(prob, rule, None, has_poor_quality(classes))
+        return _by_fold(target, decided, folds, len(classes), found.subject.scoring)
 
     whole = scored(found.mean())
     extra = {
@@ -125,7 +128,7 @@ def out_of_fold_report(
     }
     table = with_noise(found.table, group.first)
     report = evaluate_predictions(
-        table, found.mean(), classes, found.subject, SPLIT, group.first.seed, extra=extra, priors=priors
+        table, found.mean(), classes, found.subject, SPLIT, group.first.seed, extra=extra, rule=rule, priors=priors
     )
     predictions = report.predictions.copy()
     predictions.insert(2, "fold", folds)

@@ -50,6 +50,11 @@ class Trained:
     priors: Priors | None = None
     out_of_fold: str | None = None
 
+    @property
+    def rule(self) -> str:
+        """How the class follows from the probabilities where nothing else is asked for, see `decide`."""
+        return self.config.get("decide", "argmax")
+
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
     """Rebuild the model of a checkpoint; nothing but the checkpoint is needed.

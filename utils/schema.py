@@ -50,6 +50,7 @@ SCHEMA: dict[str, Any] = {
             'an object with "soft_targets", "weight" and "temperature"',
         ),
         "metrics": {"type": "array", "items": {"type": "string"}},
+        "decide": {"enum": ["argmax", "counted"]},
         "lr_scheduler": _or_null(_NAMED, _NAMED["description"]),
         "trainer": {
             "type": "object",

@@ -166,5 +166,5 @@ def test_a_distillation_that_cannot_be_is_refused(tiny_data, tmp_path, section, 
 
 def test_recordings_made_of_two_have_no_teacher(tiny_data, tmp_path):
     changes = {"distillation": {"soft_targets": "t.csv"}, "data_loader__args__augment": {"splice": 0.5}}
-    with pytest.raises(UserError, match="augment.splice: makes recordings of two"):
+    with pytest.raises(UserError, match=r"augment.splice: makes recordings of two"):
         check_config(ConfigParser(tiny_config(tiny_data, tmp_path, **changes)))
