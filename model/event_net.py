@@ -16,9 +16,17 @@ from model.span_body import Body, SpanBody, span_problem
 class _EventClassifier(BaseModel):
     """A `SpanBody`, the mean and the maximum over time, a linear layer."""
 
-    def __init__(self, outputs: int, indim: int, body: Body, weights: str | None, dropout: float) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        indim: int,
+        body: Body,
+        weights: str | None,
+        dropout: float,
+        frames_per_step: int | None,
+    ) -> None:
         super().__init__()
-        self.body = SpanBody(indim, body, weights)
+        self.body = SpanBody(indim, body, weights, frames_per_step)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * self.body.channels, outputs))
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -33,7 +41,7 @@ class EventNet(_EventClassifier):
     Args:
         label_dim: number of classes.
         indim: channels of the input; the last one of `multimel_event` is 1 within the event.
-        body, weights: see `SpanBody`.
+        body, weights, frames_per_step: see `SpanBody`.
         dropout: before the last layer.
 
     Raises:
@@ -47,8 +55,9 @@ class EventNet(_EventClassifier):
         body: Body = "resnet",
         weights: str | None = None,
         dropout: float = 0.2,
+        frames_per_step: int | None = None,
     ) -> None:
-        super().__init__(label_dim, indim, body, weights, dropout)
+        super().__init__(label_dim, indim, body, weights, dropout, frames_per_step)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, label_dim)`` of ``(batch, indim, bands, frames)``."""
@@ -69,7 +78,7 @@ class FineEventNet(_EventClassifier):
     Args:
         label_dim: 2.
         fine_dim: number of fine classes.
-        indim, body, weights, dropout: see `EventNet`.
+        indim, body, weights, dropout, frames_per_step: see `EventNet`.
 
     Raises:
         UserError: see `SpanBody`.
@@ -85,8 +94,9 @@ class FineEventNet(_EventClassifier):
         body: Body = "resnet",
         weights: str | None = None,
         dropout: float = 0.2,
+        frames_per_step: int | None = None,
     ) -> None:
-        super().__init__(fine_dim, indim, body, weights, dropout)
+        super().__init__(fine_dim, indim, body, weights, dropout, frames_per_step)
 
     def forward(self, x: Tensor) -> Tensor | Detailed:
         """Logits ``(batch, 2)`` of ``(batch, indim, bands, frames)``; in training with the fine ones."""

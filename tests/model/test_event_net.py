@@ -20,6 +20,13 @@ def test_an_event_gives_logits_from_a_small_network(body, most):
     assert sum(parameter.numel() for parameter in model.parameters()) < most
 
 
+@pytest.mark.parametrize("network", [EventNet, FineEventNet])
+def test_steps_in_time_are_as_many_frames_apart_as_asked_for(network):
+    model = network(2, body="mn04_as", frames_per_step=8).eval()
+    assert model.body(torch.rand(1, 4, 64, 192)).shape[2] == 24
+    assert model(torch.rand(1, 4, 64, 192)).shape == (1, 2)
+
+
 def test_the_probability_of_adventitious_is_that_of_all_its_classes():
     torch.manual_seed(0)
     model = FineEventNet()
