@@ -177,7 +177,9 @@ def _begun(group: Group, args: Namespace, record: dict[str, Any]) -> Path | None
         named = [runs / args.run_id]
     else:
         named = runs_of(runs) if args.resume == "auto" else []
-    found = next((folder for folder in named if (folder / GROUP_FILE).is_file()), None)
+    # Without its config, a folder is not gone on with: see `make_run_folders`.
+    files = (GROUP_FILE, "config.json")
+    found = next((folder for folder in named if all((folder / name).is_file() for name in files)), None)
     if found is None:
         if args.resume == "auto":
             logger.info("-r auto: there is no group of %s: a new one begins", group.name)

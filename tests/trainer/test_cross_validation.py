@@ -208,6 +208,16 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(tiny_data, tmp_path, undi
     assert predictions == undisturbed[1]
 
 
+def test_a_group_whose_config_is_gone_is_not_begun_anew_elsewhere(tiny_data, tmp_path, capsys):
+    arguments = small(tmp_path / "x", tiny_data)
+    group = tmp_path / "x" / "saved" / "models" / "tiny" / "g"
+    group.mkdir(parents=True)
+    (group / "group.json").write_text("{}")
+    assert run("train", *arguments) == 1
+    assert f"error: {group}: there is such a run already" in capsys.readouterr().err
+    assert [path.name for path in group.parent.iterdir()] == ["g"]
+
+
 def test_a_run_that_fails_says_why_in_one_line(tiny_data, tmp_path, capsys):
     # What no check of a config finds: the loss overflows.
     assert run("train", *small(tmp_path / "x", tiny_data, optimizer={"type": "SGD", "args": {"lr": 1e38}})) == 1
