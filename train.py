@@ -64,6 +64,11 @@ def parser() -> ArgumentParser:
         help="with --folds: learn from this group too, and write one network, trained on all items, in place of all",
     )
     result.add_argument(
+        "--reuse",
+        metavar="FOLDER",
+        help="with --folds: take the runs of this group that are the same, and train the rest",
+    )
+    result.add_argument(
         "--jobs", type=positive, metavar="N", help="with --folds: N runs at a time (default: one a GPU, or one a core)"
     )
     result.add_argument(
@@ -88,8 +93,8 @@ def newest_of(args: Namespace) -> Path | None:
 
 def main(args: Namespace) -> None:
     """Read the config, build everything, train."""
-    if not args.folds and (args.seeds or args.jobs or args.teacher):
-        parser().error("--seeds, --jobs and --teacher go with --folds")
+    if not args.folds and (args.seeds or args.jobs or args.teacher or args.reuse):
+        parser().error("--seeds, --jobs, --teacher and --reuse go with --folds")
     if args.folds == 1:
         parser().error("--folds: there are at least 2")
     choose_visible_devices(args.device)

@@ -58,8 +58,11 @@ class Row:
 
     @property
     def step(self) -> Step:
-        """The command that trains it."""
-        return folds(self.config, self.run_id, *(("--set", *self.changes) if self.changes else ()))
+        """The command that trains it; the recipe itself is taken from the ensemble, where that is trained."""
+        if self.changes:
+            return folds(self.config, self.run_id, "--set", *self.changes)
+        ensemble = folder_of(f"best_{'_'.join(self.config.split('_')[:2])}", "results")
+        return folds(self.config, self.run_id, *(("--reuse", str(ensemble)) if ensemble.is_dir() else ()))
 
     @property
     def scores(self) -> Path:

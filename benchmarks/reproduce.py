@@ -21,7 +21,8 @@ from steps import parser as job_parser
 
 from utils.cli import run_script
 
-TASKS = ("1_1", "1_2", "2_1", "2_2")
+# Level 1 is put together of the networks of level 2, which are trained first.
+TASKS = ("1_2", "1_1", "2_2", "2_1")
 FEATURES = ("multimel_event", "multimel")
 RUN = "results"
 
@@ -32,10 +33,18 @@ def steps() -> list[Step]:
     groups = []
     for task in TASKS:
         best, small = f"best_task{task}", f"small_task{task}"
-        result += [folds(best, RUN), folds(small, RUN, "--teacher", str(folder_of(best, RUN)))]
+        fine = f"{task[0]}_2"
+        teacher = ("--teacher", str(folder_of(f"best_task{fine}", RUN)))
+        result += [folds(best, RUN, *reused("best", task)), folds(small, RUN, *teacher, *reused("small", task))]
         groups += [folder_of(best, RUN), folder_of(small, RUN)]
     reports = (str(folder / "oof" / "metrics.json") for folder in groups)
     return [*result, Step(("benchmarks/ablation.py", "--wait")), Step(("benchmarks/results_table.py", *reports))]
+
+
+def reused(kind: str, task: str) -> tuple[str, ...]:
+    """The arguments that take the runs of level 2 for level 1."""
+    task, level = task.split("_")
+    return ("--reuse", str(folder_of(f"{kind}_task{task}_2", RUN))) if level == "1" else ()
 
 
 def parser() -> argparse.ArgumentParser:

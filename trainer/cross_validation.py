@@ -17,10 +17,11 @@ from base.run_files import FREE_SPACE, announce_run, publish, runs_of
 from logger.log import get_logger, setup_logging
 from trainer.coarser import Coarser, coarser_of
 from trainer.ensemble import ensemble_checkpoint, ensemble_config, ensemble_priors
-from trainer.group import Group, Part, check_group, read_group
+from trainer.group import Group, Part, check_group, first_difference, read_group
 from trainer.out_of_fold import out_of_fold_report, paths_of, predict_out_of_fold, summary
 from trainer.part_runs import PartRuns, Slot, last_checkpoint_path
 from trainer.report import Report
+from trainer.reuse import read_source, reuse_runs
 from trainer.teaching import (
     Teacher,
     prepare_soft_targets,
@@ -69,6 +70,9 @@ def cross_validate(args: Namespace) -> None:
     if teacher:
         record["teacher"] = teacher.name
         prepare_soft_targets(teacher, group, loader.classes, device)
+    reused = Path(args.reuse) if args.reuse else None
+    if reused:
+        read_source(reused, record)
     begun = _begun(group, args, record)
     coarser = coarser_of(group)
     # A student is published as it is, unless its classes are put together.
@@ -88,6 +92,8 @@ def cross_validate(args: Namespace) -> None:
     hint = "wait for its end, or end it: it saves where it is"
     with _unwritable_said(), only_one(config.save_dir / LOCK, hint) as lock:
         announce_run(config)
+        if reused:
+            reuse_runs(reused, group, config.save_dir)
         metrics = _run_and_score(group, config, loader.classes, _slots(group, args, device), lock, device, teacher)
     report_folder, path = paths_of(config.save_dir)
     report = Report(metrics, pd.DataFrame(), loader.dataset.subject.groups)
@@ -188,19 +194,10 @@ def _begun(group: Group, args: Namespace, record: dict[str, Any]) -> Path | None
         then = read_json(found / GROUP_FILE)
     except (OSError, ValueError) as error:
         raise UserError(found / GROUP_FILE, f"cannot be read: {error}", "begin anew with another --run_id") from error
-    if difference := _first_difference(then, record):
+    if difference := first_difference(then, record):
         hint = "repeat its command as it was, or begin anew with another --run_id"
         raise UserError(found, f"was begun with another {difference}", hint)
     return found
-
-
-def _first_difference(then: Any, now: Any, where: str = "") -> str | None:
-    """The dotted key of the first difference of two plain values; None where there is none."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted(then.keys() | now.keys())
-        inner = (_first_difference(then.get(key), now.get(key), f"{where}.{key}" if where else key) for key in keys)
-        return next((difference for difference in inner if difference), None)
-    return None if then == now and type(then) is type(now) else where or "content"
 
 
 def _slots(group: Group, args: Namespace, device: torch.device) -> list[Slot]:

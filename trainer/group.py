@@ -243,3 +243,12 @@ def _difference(one: SoundDataLoader, other: SoundDataLoader) -> tuple[str, str]
 
 def _input_of(spec: InputSpec) -> dict[str, Any]:
     return replace(spec, mean=0.0, std=1.0).to_dict() | {"input_dir": None}
+
+
+def first_difference(then: Any, now: Any, where: str = "") -> str | None:
+    """The dotted key of the first difference of two plain values; None where there is none."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = sorted(then.keys() | now.keys())
+        inner = (first_difference(then.get(key), now.get(key), f"{where}.{key}" if where else key) for key in keys)
+        return next((difference for difference in inner if difference), None)
+    return None if then == now and type(then) is type(now) else where or "content"

@@ -27,6 +27,7 @@ from utils.versions import ROOT
 
 logger = get_logger(__name__)
 
+MINUTES_FILE = "minutes.json"
 SCRIPT = ROOT / "train.py"
 # Seconds between two looks at the runs.
 _LOOK = 0.2
@@ -61,7 +62,7 @@ class PartRuns:
         self._free = list(slots)
         self._running: list[_Run] = []
         # Of each part, also of what earlier processes trained of it.
-        self.minutes = _read_minutes(folder / "minutes.json")
+        self.minutes = read_minutes(folder / MINUTES_FILE)
 
     def train(self) -> None:
         """Train all parts to their last epoch. What is done stays; what was interrupted goes on.
@@ -108,7 +109,7 @@ class PartRuns:
         self.minutes[name] = self.minutes.get(name, 0.0) + (time.monotonic() - run.began) / 60
         with contextlib.suppress(OSError):
             # It is worth no run.
-            write_json(self._folder / "minutes.json", self.minutes)
+            write_json(self._folder / MINUTES_FILE, self.minutes)
 
     def _stop(self, asked: bool) -> None:
         """Have all runs save where they are and end; a further signal ends them at once."""
@@ -212,7 +213,8 @@ def last_checkpoint(folder: Path, part: Part) -> Path | None:
     return path if path.is_file() and newest_of_run(path.parent) == path else None
 
 
-def _read_minutes(path: Path) -> dict[str, float]:
+def read_minutes(path: Path) -> dict[str, float]:
+    """How long each run took, by its name; nothing where the file cannot be read."""
     try:
         found: Any = read_json(path)
     except (OSError, ValueError):

@@ -48,6 +48,9 @@ def test_every_step_is_a_command_that_there_is(reproduce, monkeypatch):
         assert step.done == (folder / "model_best.pth", folder / "oof" / "metrics.json")
         # A student comes after its teacher, and is one network.
         assert args.teacher is None or (Path(args.teacher) in written and len(group.members) == 1)
+        # Level 1 takes the runs of level 2.
+        assert (args.reuse is None) == args.config.endswith("_2.json")
+        assert args.reuse is None or Path(args.reuse) in written
         written.append(folder)
     assert len(written) == 8
     # Its tables go to the log of this job, which waits for it.
