@@ -67,12 +67,12 @@ def cross_validate(args: Namespace) -> None:
     group = taught(group, teacher) if teacher else group
     record, loader = check_group(group)
     device = choose_device(group.first.get("n_gpu") if args.device is None else n_devices(args.device))
-    if teacher:
-        record["teacher"] = teacher.name
-        prepare_soft_targets(teacher, group, loader.classes, device)
     reused = Path(args.reuse) if args.reuse else None
     if reused:
         read_source(reused, record)
+    if teacher:
+        record["teacher"] = teacher.name
+        prepare_soft_targets(teacher, group, loader.classes, device)
     begun = _begun(group, args, record)
     coarser = coarser_of(group)
     # A student is published as it is, unless its classes are put together.

@@ -19,9 +19,10 @@ from data_loader.splits import has_test_part
 from logger.log import get_logger
 from trainer.check import check_config, check_loader
 from trainer.setup import make_loader
-from utils.config import ConfigParser, read_config
+from utils.config import GROUP_FILE, ConfigParser, read_config
 from utils.errors import UserError
 from utils.schema import ENSEMBLE_SCHEMA, check_schema
+from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
@@ -243,6 +244,19 @@ def _difference(one: SoundDataLoader, other: SoundDataLoader) -> tuple[str, str]
 
 def _input_of(spec: InputSpec) -> dict[str, Any]:
     return replace(spec, mean=0.0, std=1.0).to_dict() | {"input_dir": None}
+
+
+def read_record(folder: Path) -> Any:
+    """What `check_group` said of the group in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return read_json(folder / GROUP_FILE)
+    except (OSError, ValueError) as error:
+        hint = "name the folder of a train.py --folds: saved/models/NAME/RUN"
+        raise UserError(folder, f"is no group of runs: {GROUP_FILE} cannot be read", hint) from error
 
 
 def first_difference(then: Any, now: Any, where: str = "") -> str | None:

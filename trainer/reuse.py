@@ -10,11 +10,10 @@ from typing import Any
 from base.run_files import FREE_SPACE
 from logger.log import get_logger
 from trainer.distillation import make_distillation
-from trainer.group import Group, Part, first_difference
+from trainer.group import Group, Part, first_difference, read_record
 from trainer.part_runs import MINUTES_FILE, last_checkpoint, last_checkpoint_path, read_minutes
 from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint
-from utils.config import GROUP_FILE
 from utils.errors import UserError
 from utils.files import write_json
 from utils.strict_json import read_json
@@ -34,11 +33,7 @@ def read_source(source: Path, record: Mapping[str, Any]) -> None:
     Raises:
         UserError: it is none, or is of other folds, data or another split.
     """
-    try:
-        then = read_json(source / GROUP_FILE)
-    except (OSError, ValueError) as error:
-        hint = "name the folder of a train.py --folds: saved/models/NAME/RUN"
-        raise UserError(source, f"is no group of runs: {GROUP_FILE} cannot be read", hint) from error
+    then = read_record(source)
     for key in ("folds", "data", "split"):
         if not isinstance(then, dict) or then.get(key) != record[key]:
             raise UserError(source, f"is of other {key} than this group", "leave --reuse out, or name another group")
@@ -82,10 +77,12 @@ def _difference(source: Path, part: Part) -> str | None:
         config = read_json(source / part.name / "config.json")
     except (OSError, ValueError) as error:
         return f"its config.json cannot be read: {error}"
+    if not isinstance(config, dict) or not isinstance(config.get("trainer"), dict):
+        return "its config.json holds no config"
     then, now = ({k: v for k, v in own.items() if k not in _MAY_DIFFER} for own in (config, part.config.to_dict()))
     if difference := first_difference(_without_folders(then), _without_folders(now)):
         return f"it has another {difference}"
-    if "distillation" in now:
+    if now.get("distillation"):
         loader = make_loader(part.config.changed("data_loader.args", normalize=False))
         learnt = load_checkpoint(last_checkpoint_path(source, part)).get("soft_targets")
         if learnt != make_distillation(part.config, loader).digest:

@@ -18,7 +18,7 @@ from base.run_files import FREE_SPACE
 from logger.log import get_logger
 from trainer.distillation import read_soft_targets, write_soft_targets
 from trainer.evaluation import predict_split
-from trainer.group import Group, Part, make_group
+from trainer.group import Group, Part, make_group, read_record
 from trainer.out_of_fold import predict_out_of_fold
 from trainer.part_runs import last_checkpoint_path
 from trainer.setup import make_loader
@@ -27,7 +27,6 @@ from utils.arguments import matches
 from utils.checkpoint import load_checkpoint
 from utils.config import GROUP_FILE, ConfigParser
 from utils.errors import UserError
-from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
@@ -68,11 +67,7 @@ def read_teacher(folder: Path, students: Group) -> Teacher:
     """
     if len(students.members) > 1:
         raise UserError("--teacher", "teaches one network, the config names several", "take the config of one")
-    try:
-        record = read_json(folder / GROUP_FILE)
-    except (OSError, ValueError) as error:
-        hint = "name the folder of a train.py --folds: saved/models/NAME/RUN"
-        raise UserError(folder, f"is no group of runs: {GROUP_FILE} cannot be read", hint) from error
+    record = read_record(folder)
     if (
         not isinstance(record, dict)
         or not matches(record.get("folds"), int)

@@ -60,6 +60,7 @@ def test_what_another_group_has_trained_is_taken_and_the_rest_is_trained(tiny_da
 
 
 def test_a_run_of_another_config_or_with_a_damaged_checkpoint_is_not_taken(tiny_data, source, tmp_path, capsys):
+    shutil.copy(source / "one-seed0-fold0" / "config.json", source.parent)
     damaged = source / "one-seed0-fold1" / LAST
     damaged.write_bytes(damaged.read_bytes()[:-100])
     arguments, group = group_of(tmp_path, tiny_data, "one")
@@ -68,6 +69,11 @@ def test_a_run_of_another_config_or_with_a_damaged_checkpoint_is_not_taken(tiny_
     assert "one-seed0-fold1: is not taken from" in shown
     assert "its checkpoint is damaged" in shown
     assert trained_parts(group) == ["one-seed0-fold1"]
+    shutil.rmtree(group)
+    (source / "one-seed0-fold0" / "config.json").write_text("[]")
+    assert run("train", *arguments, "--reuse", source) == 0
+    assert "its config.json holds no config" in capsys.readouterr().err
+    (source / "one-seed0-fold0" / "config.json").write_bytes((source.parent / "config.json").read_bytes())
     shutil.rmtree(group)
     assert run("train", *arguments, "--reuse", source, "--lr", "0.0123") == 0
     assert "it has another optimizer.args.lr" in capsys.readouterr().err
