@@ -30,7 +30,7 @@ class RecordingNet(BaseModel):
 
     Args:
         label_dim: number of classes.
-        indim: channels of the input; the last one is 1 within the recording.
+        indim: channels of the input; the last one is 1 in all bands within the recording.
         frame_dim: what a frame is asked for: an event, a continuous sound, a discontinuous sound.
         body, weights, frames_per_step: see `SpanBody`.
         dropout: of the steps before the last layer.
@@ -82,7 +82,7 @@ class RecordingNet(BaseModel):
 
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(batch, label_dim)``, and logits ``(batch, steps, k)`` of what is heard in each step."""
-        inside = x[:, -1].amax(dim=1, keepdim=True)
+        inside = x[:, -1, :1]
         steps = self.body(x).transpose(1, 2)
         with torch.autocast(x.device.type, enabled=False):
             steps = steps.float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from model.mobilenet import MobileNetAS
@@ -48,7 +49,9 @@ class SpanBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, indim, freq, time)`` to ``(batch, channels, steps)``, the mean over frequency."""
-        return self.layers(self.norm(x)).mean(dim=2)
+        # PyTorch normalises so few channels 15 times slower on a CPU where they lie last in memory.
+        x = self.norm(x.contiguous()).contiguous(memory_format=torch.channels_last)
+        return self.layers(x).mean(dim=2)
 
 
 def _keep_time(layers: nn.Sequential, frames_per_step: int) -> None:
