@@ -43,9 +43,10 @@ def git_commit() -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()
+    # `git status` would lock the index to refresh it, and a run that is killed then would leave the lock behind: the
+    # user's next commit would fail.
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def command_line() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 import numpy as np
@@ -39,6 +40,15 @@ def test_a_commit_says_whether_the_code_differs_from_it(checkout, changed):
     (checkout / changed).parent.mkdir(exist_ok=True)
     (checkout / changed).write_text("two")
     assert versions.git_commit() == f"{commit}+changes"
+
+
+def test_a_run_that_is_killed_leaves_no_lock_in_the_checkout(checkout):
+    index = checkout / ".git" / "index"
+    before = index.read_bytes()
+    # Git would like to note the new time of this file, for which it locks the index.
+    os.utime(checkout / "utils" / "versions.py", (1, 1))
+    assert len(versions.git_commit()) == 40
+    assert index.read_bytes() == before
 
 
 def test_what_is_no_code_is_no_change_of_it(checkout):
