@@ -84,7 +84,8 @@ def rows_of(table: pd.DataFrame, column: str, value: Any) -> pd.Series:
 
 
 def _in_column(where: str, table: pd.DataFrame, column: str, value: Any) -> pd.Series:
-    if column not in table:
+    # A config may hold a list in its place, which pandas does not look for.
+    if not isinstance(column, str) or column not in table:
         raise UserError(where, f"the data has no column {column}", f"it has {', '.join(table.columns)}")
     found = table[column].astype(str) == str(value)
     if not found.any():

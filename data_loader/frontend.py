@@ -60,6 +60,8 @@ class InputSpec:
         if spec.method is not None:
             feature = methods.lookup(spec.method, "input.method")
             spec = replace(spec, params=feature.checked(spec.params, "input.params"))
+        if spec.weights is not None and "weights" not in spec.params:
+            raise UserError("input.weights", f"is {spec.weights!r}, and the features are of no network")
         if spec.input_dir is None and (spec.rate is None or spec.rate < 1):
             raise UserError("input.rate", f"is {spec.rate}")
         if spec.input_dir is not None and spec.method is None:

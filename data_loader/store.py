@@ -90,6 +90,8 @@ def read_meta(folder: Path) -> StoreMeta:
         raise UserError(path, f"{wrong[0]} is {content[wrong[0]]!r}", remake)
     if not meta.shape or min(*meta.shape, meta.repeats) < 1 or meta.dtype not in DTYPES:
         raise UserError(path, f"describes {meta.dtype} items of the shape {meta.shape}", remake)
+    if meta.weights is not None and "weights" not in meta.params:
+        raise UserError(path, f"names the weights {meta.weights!r} of features that are of no network", remake)
     if not meta.shards or min(meta.shards.values()) < 1 or sum(meta.shards.values()) != sum(meta.items.values()):
         rows, items = sum(meta.shards.values()), sum(meta.items.values())
         raise UserError(path, f"lists shards of {rows} rows for {items} items", remake)

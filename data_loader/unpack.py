@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -18,6 +19,8 @@ from utils.errors import UserError
 
 _BLOCK = 1 << 18
 _LONGEST_HEADER = 1 << 20
+# LZMA takes as much memory as a member asks for before it unpacks a byte; `xz -9` asks for 64 MB.
+_LARGEST_DICTIONARY = 1 << 28
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -27,7 +30,7 @@ _BROKEN = (
     EOFError,
     RuntimeError,  # zipfile's for what it cannot decode
     ValueError,
-    MemoryError,  # a dictionary of gigabytes, which a header may ask for
+    MemoryError,  # a dictionary of gigabytes, which the header of a tar.xz may ask for
     IndexError,  # zipfile's for a member without a name
 )
 # A member of an archive: its name, and how to open it; None for a folder.
@@ -99,7 +102,8 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int) -> Non
                         raise ArchiveError(archive, f"unpacks to more than {max_bytes} bytes", hint)
                     file.write(block)
     except _BROKEN as error:
-        raise ArchiveError(archive, f"is damaged: {error}", "remove it and fetch it again") from error
+        what = str(error) or type(error).__name__
+        raise ArchiveError(archive, f"is damaged: {what}", "remove it and fetch it again") from error
 
 
 def _members(archive: Path) -> Iterator[_Member]:
@@ -115,7 +119,19 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 raise ArchiveError(archive, f"is encrypted: {info.filename!r}")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ArchiveError(archive, f"{info.filename!r} is neither a file nor a folder")
+            if info.compress_type == zipfile.ZIP_LZMA and (size := _dictionary(archive, info)) > _LARGEST_DICTIONARY:
+                raise ArchiveError(archive, f"asks for {size} bytes of memory for {info.filename!r}")
             yield info.filename, None if info.is_dir() else lambda info=info: file.open(info)
+
+
+def _dictionary(archive: Path, info: zipfile.ZipInfo) -> int:
+    """Bytes of the dictionary that a member compressed by LZMA asks for (the format's APPNOTE.TXT, 4.3.7, 5.8.8)."""
+    with archive.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+        # A version, how long the properties are, and the first of them come before.
+        file.seek(name + extra + 2 + 2 + 1, os.SEEK_CUR)
+        return int.from_bytes(file.read(4), "little")
 
 
 class _StrictTarInfo(tarfile.TarInfo):

@@ -150,6 +150,7 @@ def test_a_split_of_the_data_set_that_parts_a_group_is_said(tmp_path, caplog):
     [
         ({"validation_split": {"column": "fold", "value": 11}}, "no item has fold 11 .there are 1, 10, 2"),
         ({"validation_split": {"column": "colour", "value": 1}}, "has no column colour"),
+        ({"validation_split": {"column": ["fold"], "value": 1}}, "has no column"),
         ({"validation_split": {"column": "split", "value": "train"}}, "which is all items"),
         ({"validation_split": {"column": "fold"}}, "has the keys"),
         ({"split": "trian"}, "has no items of split trian .its splits: train"),

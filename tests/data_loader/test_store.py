@@ -43,6 +43,7 @@ def test_a_store_sent_to_another_process_opens_its_files_there(tiny_data):
         ({"items": [1, 2]}, "items is"),
         ({"shards": {"a.npy": 1}}, "lists shards of 1 rows"),
         ({"shards": {}}, "lists shards of 0 rows"),
+        ({"weights": "a digest"}, "names the weights 'a digest'"),
         ({"colour": 1}, "colour"),
         ({"items": {"3": 138}}, "lists '3', which is neither a shard nor a task"),
         ({"items": {"1": 1}, "shards": {"../a.npy": 1}}, "lists '../a.npy', which is neither a shard nor a task"),

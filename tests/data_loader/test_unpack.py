@@ -185,3 +185,19 @@ def test_a_header_that_claims_gigabytes_is_not_read_into_memory(tmp_path, kind):
         (tmp_path / "a.tar.gz").write_bytes(gzip.compress(before + info.tobuf() + bytes(50_000)))
         with pytest.raises(ArchiveError, match=what):
             unpack(tmp_path / "a.tar.gz", tmp_path / "dest")
+
+
+def test_a_member_that_asks_for_gigabytes_of_memory_is_refused(tmp_path):
+    archive, dest = tmp_path / "a.zip", tmp_path / "dest"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("top/a.txt", b"a" * 1000)
+        file.writestr("top/b.txt", b"b" * 1000)
+    unpack(archive, dest)
+    assert (dest / "b.txt").read_bytes() == b"b" * 1000
+    content = archive.read_bytes()
+    # The dictionary's size, behind the name, the properties' version and length, and one of them.
+    at = content.index(b"top/b.txt") + len(b"top/b.txt") + 5
+    archive.write_bytes(content[:at] + b"\xff" * 4 + content[at + 4 :])
+    with pytest.raises(ArchiveError, match=r"asks for 4294967295 bytes of memory for 'top/b\.txt'"):
+        unpack(archive, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -32,6 +32,7 @@ def content(tiny_data, tmp_path_factory):
         ("input.method", "os", "input.method there is no feature method 'os'"),
         ("input.std", 0.0, "the deviation 0.0"),
         ("input.shape", [1, 10**9, 10**9], "the items are (1, 1000000000, 1000000000)"),
+        ("input.weights", "a digest", "input.weights is 'a digest', and the features are of no network"),
         ("input.colour", 1, "input.colour is unknown"),
     ],
 )
