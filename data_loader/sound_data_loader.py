@@ -218,8 +218,10 @@ class SoundDataLoader(BaseDataLoader):
         """What the input is, before normalisation."""
         store = getattr(self.dataset, "store", None)
         if store:
-            meta = store.meta
-            return InputSpec(meta.method, meta.params, input_dir, tuple(meta.shape), weights=meta.weights)
+            meta, where = store.meta, f"{store.folder / 'meta.json'}"
+            # Here and not after days, when the checkpoint that they go into is read.
+            params = methods.lookup(meta.method, f"{where}: method").checked(meta.params, f"{where}: params")
+            return InputSpec(meta.method, params, input_dir, tuple(meta.shape), weights=meta.weights)
         duration, rate, channels = waveforms["duration"], waveforms["rate"], waveforms["channels"]
         if frontend is None:
             samples = round(duration * rate) if duration else -1

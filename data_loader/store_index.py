@@ -41,6 +41,11 @@ def write_index(folder: Path, index: pd.DataFrame, shards: Mapping[str, int]) ->
         shards: the store's, in their order, see `StoreMeta`.
     """
     atomic_write_text(folder / CSV, index.to_csv(index=False, lineterminator="\n"))
+    atomic_write_npy(folder / NPY, _places(index, shards))
+
+
+def _places(index: pd.DataFrame, shards: Mapping[str, int]) -> np.ndarray:
+    """What index.npy holds of an index.csv."""
     number = {name: position for position, name in enumerate(shards)}
     places = np.empty((3, len(index)), np.uint64)
     places[0] = item_keys(index)
@@ -48,7 +53,7 @@ def write_index(folder: Path, index: pd.DataFrame, shards: Mapping[str, int]) ->
     places[2] = index["row"]
     # Of items listed twice (an event annotated twice) the first comes first.
     order = np.argsort(places[0], kind="stable")
-    atomic_write_npy(folder / NPY, np.take(places, order, axis=1))
+    return np.take(places, order, axis=1)
 
 
 def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:
@@ -59,7 +64,7 @@ def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:
         shards: the store's, see `StoreMeta`.
 
     Raises:
-        UserError: it is not there, or does not list the rows of these shards.
+        UserError: it is not there, or does not list the rows of these shards, or other items than index.npy.
     """
     path = folder / CSV
     remake = "--force makes the store anew"
@@ -76,11 +81,17 @@ def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:
     wrong = (rows["nunique"] != rows["size"]) | (rows["min"] != 0) | (rows["max"] != rows["size"] - 1)
     if wrong.any() or rows["size"].to_dict() != dict(shards):
         raise UserError(path, "lists other rows than the shards have", remake)
+    # A name may have been changed by hand; what is taken over from here has to be what the store is read by.
+    if not np.array_equal(_places(index, shards), StoreIndex(folder, shards, remake).places):
+        raise UserError(path, f"lists other items than {NPY}", remake)
     return index
 
 
 class StoreIndex:
     """index.npy, opened in constant time.
+
+    Attributes:
+        places: ``(3, items)`` uint64, the file's content.
 
     Args:
         folder: of the store.
@@ -96,7 +107,7 @@ class StoreIndex:
         self._counts = np.array(list(shards.values()), np.uint64)
         shape = (3, int(self._counts.sum()))
         with open_npy(self._path, shape, np.dtype(np.uint64), remake) as file:
-            self._places = np.memmap(file, np.uint64, "r", file.tell(), shape)
+            self.places = np.memmap(file, np.uint64, "r", file.tell(), shape)
 
     def find(self, table: pd.DataFrame, task: int) -> np.ndarray:
         """Where the items of a table are: ``(rows, 2)`` int64, number of the shard and row in it; -1 if absent.
@@ -104,7 +115,7 @@ class StoreIndex:
         Raises:
             UserError: the index names a place that is not there.
         """
-        keys, shards, rows = self._places
+        keys, shards, rows = self.places
         wanted = item_keys(table if task == 1 else table[["wav_name"]])
         at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
         found = keys[at] == wanted

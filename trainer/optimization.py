@@ -164,11 +164,14 @@ class Schedule:
         # OneCycleLR keeps a bound method, which a checkpoint cannot hold; it is made again from the config.
         return {"name": self.name, "state": {k: v for k, v in state.items() if not callable(v)}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], steps_made: int) -> None:
         """Go on where the saved schedule was.
 
+        Args:
+            steps_made: by the optimizer, in the run that saved it.
+
         Raises:
-            UserError: it was another kind of schedule, or of another length.
+            UserError: it was another kind of schedule, or of another length, or is further than its run.
         """
         if state["name"] != self.name:
             raise UserError("lr_scheduler.type", f"is {self.name}, the checkpoint has {state['name']}")
@@ -180,6 +183,11 @@ class Schedule:
             raise UserError(
                 "lr_scheduler", what, "keep trainer.epochs, the batch size and the data, or start a new run"
             )
+        # OneCycleLR knows no step beyond its last; a scaler may have left out some of the optimizer's.
+        at = state["state"].get("last_epoch")
+        if self.name in _BY_BATCH and not (isinstance(at, int) and 0 <= at <= steps_made):
+            what = f"is at step {at} in the checkpoint, whose run had made {steps_made}"
+            raise UserError("lr_scheduler", what, "go on from another checkpoint")
         # What the config says is not the checkpoint's to change.
         own = self._scheduler.state_dict()
         saved = state["state"].items()

@@ -381,7 +381,7 @@ class Trainer(BaseTrainer):
                 self._place = Place.from_dict(state["place"], self.data_loader.items_per_epoch, len(self.classes))
             except ValueError as error:
                 raise UserError(self.config.resume, f"does not fit this run: {error}", "start a new run") from error
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.load_state_dict(state["schedule"], state["global_step"])
         if self.scaler.is_enabled() and state.get("scaler"):
             if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):
                 raise UserError(self.config.resume, f"does not fit this run: {problem}")

@@ -311,6 +311,20 @@ def test_a_trial_and_the_whole_have_other_fingerprints(own_data):
     assert fingerprint(own_data) != before
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method": "rtft"}, r"meta\.json: method: there is no feature method 'rtft'"),
+        ({"params": {"windows": 3}}, r"meta\.json: params\.windows: is unknown"),
+    ],
+)
+def test_a_store_that_no_checkpoint_could_describe_is_refused_before_training(own_data, changes, what):
+    meta = own_data / "processed_stft" / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | changes))
+    with pytest.raises(UserError, match=what):
+        loader(own_data, **STFT)
+
+
 def test_what_a_split_cannot_go_by_is_refused_by_name(tiny_data):
     with pytest.raises(UserError, match=r"split_by: is 'patients' \(choose from patient, "):
         loader(tiny_data, **STFT, split_by="patients")

@@ -80,6 +80,17 @@ def test_anybody_can_read_the_list(folder):
     assert read_index(folder, SHARDS).to_numpy().tolist() == ROWS
 
 
+def test_a_list_that_was_changed_by_hand_is_not_taken_over(folder):
+    path = folder / CSV
+    for then, now in (("b.wav", "c.wav"), ("100", "101")):
+        content = path.read_text()
+        path.write_text(content.replace(then, now, 1))
+        with pytest.raises(UserError, match=r"index\.csv: lists other items than index\.npy .--force"):
+            read_index(folder, SHARDS)
+        path.write_text(content)
+    assert len(read_index(folder, SHARDS)) == len(ROWS)
+
+
 def replaced(change):
     return lambda path: np.save(path, change(np.load(path)))
 

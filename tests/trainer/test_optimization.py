@@ -72,7 +72,7 @@ def test_a_resumed_schedule_goes_on_as_if_never_stopped(tmp_path, name):
     state = load_checkpoint(tmp_path / "c.pth")
     optimizer, schedule = build(config)
     optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
+    schedule.load_state_dict(state["schedule"], steps_made=9)
 
     assert first + run(optimizer, schedule, range(3, 6)) == straight
     assert len(set(straight)) > 1
@@ -113,7 +113,16 @@ def test_a_cycle_cannot_be_resumed_with_another_length():
     _, short = build(config_of("OneCycleLR", trainer__epochs=2))
     _, long = build(config_of("OneCycleLR", trainer__epochs=4))
     with pytest.raises(UserError, match="laid out for 6 steps, this run has 12"):
-        long.load_state_dict(short.state_dict())
+        long.load_state_dict(short.state_dict(), steps_made=0)
+
+
+@pytest.mark.parametrize("at", [-1, 4, 255, None])
+def test_a_cycle_that_is_not_where_its_run_was_is_refused_before_it_goes_on(at):
+    _, schedule = build(config_of("OneCycleLR", trainer__epochs=4))
+    state = schedule.state_dict()
+    state["state"]["last_epoch"] = at
+    with pytest.raises(UserError, match=f"is at step {at} in the checkpoint, whose run had made 3"):
+        schedule.load_state_dict(state, steps_made=3)
 
 
 def test_the_shape_of_a_cycle_is_the_configs_whatever_a_checkpoint_says():
@@ -123,7 +132,7 @@ def test_the_shape_of_a_cycle_is_the_configs_whatever_a_checkpoint_says():
     state = schedule.state_dict()
     state["state"]["_schedule_phases"] = [{"start_lr": None}] * 2
     state["state"]["_anneal_func_type"] = None
-    schedule.load_state_dict(state)
+    schedule.load_state_dict(state, steps_made=0)
     assert run(optimizer, schedule, range(4)) == straight
 
 
@@ -131,7 +140,7 @@ def test_another_schedule_cannot_be_resumed():
     _, step = build(config_of("StepLR", {"step_size": 1}))
     _, none = build(config_of(None))
     with pytest.raises(UserError, match="the checkpoint has StepLR"):
-        none.load_state_dict(step.state_dict())
+        none.load_state_dict(step.state_dict(), steps_made=0)
 
 
 def test_an_undefined_figure_is_no_plateau():
