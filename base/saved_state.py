@@ -17,7 +17,7 @@ def misfit(saved: Any, own: Any, where: str = "") -> str | None:
     Numbers are alike, tensors those of one shape and dtype, lists those of one length, objects those that have all of
     the own one's keys. An own None, empty list or object says nothing of what may be saved in its place.
     """
-    if own is None or (saved is None and isinstance(own, (str, bool))):
+    if own is None or (saved is None and isinstance(own, str)):
         return None
     if isinstance(own, Mapping):
         if not isinstance(saved, Mapping):

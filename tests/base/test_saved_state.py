@@ -80,6 +80,12 @@ def test_an_optimizer_takes_its_own_state_and_no_damaged_one(name):
     assert optimizer_misfit({**state, "param_groups": []}, fresh) == "optimizer.param_groups is a list of 0"
 
 
+def test_a_setting_that_is_yes_or_no_cannot_be_none():
+    state = stepped("AdamW").state_dict()
+    state["param_groups"][0]["amsgrad"] = None
+    assert optimizer_misfit(state, make("AdamW")) == "optimizer.param_groups[0].amsgrad is None"
+
+
 def test_a_parameter_that_was_never_trained_needs_no_state():
     state = stepped("AdamW").state_dict()
     del state["state"][0]
