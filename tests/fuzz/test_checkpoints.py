@@ -147,8 +147,11 @@ def test_a_run_goes_on_from_a_checkpoint_with_any_values_or_refuses(tiny_data, w
     def check(changes):
         shutil.rmtree(tmp_path / "saved", ignore_errors=True)
         path.write_bytes(saved({**edited(content, changes), "version": 1, "config": config}))
-        result = isinstance(answer(go_on, path, "lr_scheduler", "optimizer"), UserError)
-        assert not result or not list((tmp_path / "saved").glob("models/tiny/*"))
-        return result
+        result = answer(go_on, path, "lr_scheduler", "optimizer", "is not finite")
+        if not isinstance(result, UserError):
+            return False
+        # With a learning rate of 1e300 it may go on, until its loss is not finite.
+        assert "is not finite" in str(result) or not list((tmp_path / "saved").glob("models/tiny/*"))
+        return True
 
     fuzz("checkpoint", 40, edits(content, st.one_of(values, tensors)), check)
