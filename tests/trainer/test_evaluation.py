@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from data_loader.features import methods
 from tests.tiny import tiny_run
 from trainer.evaluation import evaluate
 from trainer.trained import load_trained
@@ -138,11 +140,12 @@ def test_a_model_trained_without_validation_has_none(tiny_data, tmp_path):
 
 def test_other_features_than_those_of_the_training_are_refused(checkpoint, own_data):
     path = own_data / "processed_stft" / "meta.json"
-    meta = json.loads(path.read_text())
-    meta["params"] = {"window_ms": 99}
-    path.write_text(json.dumps(meta))
+    # As if both were of mel, which has parameters.
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"method": "mel", "params": {"n_mels": 32}}))
+    trained = load_trained(checkpoint, CPU, {"data_dir": str(own_data)})
+    spec = replace(trained.spec, method="mel", params=methods["mel"].checked({}, "params"))
     with pytest.raises(UserError, match="was trained on features with params"):
-        evaluate(load_trained(checkpoint, CPU, {"data_dir": str(own_data)}), "test")
+        evaluate(replace(trained, spec=spec), "test")
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test", "inter"])
