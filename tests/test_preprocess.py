@@ -5,14 +5,9 @@ from __future__ import annotations
 import http.server
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +18,6 @@ from tests.full_disk import full_disk
 from tests.processes import two_processes
 from utils.cli import run_script
 from utils.lock import only_one
-
-ROOT = Path(preprocess.__file__).parent
 
 
 @pytest.fixture
@@ -199,31 +192,6 @@ def test_download_fetches_unpacks_and_goes_on(tmp_path, call, tiny_data):
         server.shutdown()
     assert status == 0
     assert "train: 18 recordings of 6 patients" in out
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_and_its_workers(tmp_path, tiny_data, signum):
-    data_dir = Path(shutil.copytree(tiny_data, tmp_path / "data"))
-    command = [sys.executable, str(ROOT / "preprocess.py"), "--data-dir", str(data_dir), "--method", "ast_wav2vec"]
-    process = subprocess.Popen(
-        [*command, "--weights", "random", "--workers", "2"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    # The bar is shown just before the workers are started.
-    shown = ""
-    while "ast_wav2vec:" not in shown:
-        shown += process.stderr.read(1) or pytest.fail(f"ended before it computed: {shown}")
-    os.killpg(process.pid, signum) if signum == signal.SIGINT else process.send_signal(signum)
-    # Returns when nobody holds the pipes any more, and the workers inherit them.
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signum
-    assert "Traceback" not in err
-    assert "the same command goes on" in err
-    assert not (data_dir / "processed_ast_wav2vec").exists()
 
 
 def test_help_names_every_method_and_parameter():

@@ -1,9 +1,12 @@
-"""preprocess.py killed at any moment: what it goes on to write is what an undisturbed run writes."""
+"""preprocess.py killed or stopped at any moment: what it goes on to write is what an undisturbed run writes."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from tests.killed import Fork, die_at_change
 from tests.test_preprocess import put
 from utils.cli import run_script
 
+ROOT = Path(preprocess.__file__).parent
 KILLS = 16
 COMMAND = ("--method", "mel", "--mel-duration", "0.2", "--workers", "2")
 # What a run finds: the options of the run before it, and its own.
@@ -79,3 +83,28 @@ def test_a_run_that_was_killed_again_and_again_writes_what_an_undisturbed_one_wr
             break
         shutil.rmtree(folder)
         shutil.copytree(start, folder)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_and_its_workers(tmp_path, tiny_data, signum):
+    data_dir = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    command = [sys.executable, str(ROOT / "preprocess.py"), "--data-dir", str(data_dir), "--method", "ast_wav2vec"]
+    process = subprocess.Popen(
+        [*command, "--weights", "random", "--workers", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # The bar is shown just before the workers are started.
+    shown = ""
+    while "ast_wav2vec:" not in shown:
+        shown += process.stderr.read(1) or pytest.fail(f"ended before it computed: {shown}")
+    os.killpg(process.pid, signum) if signum == signal.SIGINT else process.send_signal(signum)
+    # Returns when nobody holds the pipes any more, and the workers inherit them.
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "Traceback" not in err
+    assert "the same command goes on" in err
+    assert not (data_dir / "processed_ast_wav2vec").exists()
