@@ -45,6 +45,7 @@ def check_config(config: ConfigParser) -> None:
     loss_args = _check_section(config, "loss", losses)
     _check_fitting(config)
     _check_distillation(config)
+    _check_context(config, loader_args)
     if config["optimizer"] is not None:
         _check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
@@ -88,6 +89,18 @@ def _check_distillation(config: ConfigParser) -> None:
     if config.get("data_loader.args.augment.splice"):
         what = "makes recordings of two, of which no teacher has said anything"
         raise UserError("data_loader.args.augment.splice", what, "set it to 0 for a student")
+
+
+def _check_context(config: ConfigParser, loader_args: dict[str, Any]) -> None:
+    """What the other events of a recording say is taken for events, by a model that keeps the class proportions."""
+    if not config.get("recording_context"):
+        return
+    name, loader = config["arch"]["type"], data_loaders[config["data_loader"]["type"]]
+    if not issubclass(loader, SoundDataLoader) or loader.subject(loader_args).scoring != "task1":
+        what = "is for the events of SPRSound's recordings"
+        raise UserError("recording_context", what, "take task 1, or leave it out")
+    if architectures[name].fits_at_once:
+        raise UserError("recording_context", f"is there, but {name} is fitted at once", "leave it out")
 
 
 def check_loader(config: ConfigParser) -> dict[str, Any]:

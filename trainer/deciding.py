@@ -29,6 +29,17 @@ def refuse_rule(trained: Trained, rule: str, adapt_priors: bool = False) -> None
         raise UserError(trained.path, what, hint)
 
 
+def refuse_context(trained: Trained) -> None:
+    """Refuse a checkpoint whose config takes events in their recordings' context but which lacks what that needs.
+
+    Raises:
+        UserError: names the checkpoint.
+    """
+    if trained.context and trained.priors is None:
+        what = "holds no class proportions (priors) of its training, which its recording_context needs"
+        raise UserError(trained.path, what, "train it anew, or without recording_context")
+
+
 def decided(trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False) -> np.ndarray:
     """The class of each item, ``(items,)`` int64, see `decide`.
 

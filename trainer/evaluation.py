@@ -19,7 +19,7 @@ from data_loader.splits import HELD_OUT, has_test_part
 from data_loader.subject import Subject
 from logger.log import get_logger
 from trainer.check import check_loader
-from trainer.deciding import refuse_rule
+from trainer.deciding import refuse_context, refuse_rule
 from trainer.inference import predict, refuse_other_input
 from trainer.report import Report, evaluate_predictions
 from trainer.setup import make_loader
@@ -59,6 +59,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
     """
     rule = rule or trained.rule
     refuse_rule(trained, rule)
+    refuse_context(trained)
     config = trained.config
     if split is None:
         split = "test" if _tests(trained) or _holds_out(trained) else "valid"
@@ -86,6 +87,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
         extra=extra,
         rule=rule,
         priors=trained.priors,
+        context=trained.context,
     )
 
 

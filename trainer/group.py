@@ -180,8 +180,9 @@ def check_group(group: Group) -> tuple[dict[str, Any], BaseDataLoader]:
     for name, loader in loaders.items():
         if difference := _difference(first, loader):
             raise UserError(f"{name}: {difference[0]}", f"is not that of {first_name}", difference[1])
-        if group.members[name].get("decide") != group.first.get("decide"):
-            raise UserError(f"{name}: decide", f"is not that of {first_name}", "give all members the same")
+        for key in ("decide", "recording_context"):
+            if group.members[name].get(key) != group.first.get(key):
+                raise UserError(f"{name}: {key}", f"is not that of {first_name}", "give all members the same")
     fingerprint = first.dataset.fingerprint()
     splits = sorted(set(first.dataset.table["split"]) & fingerprint.keys())
     record = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data_loader.classes import has_poor_quality
 from data_loader.subject import Subject
 from logger.log import get_logger
+from model.context import in_context
 from model.decision import Priors, decide
 from model.metric import SCORINGS
 from trainer.coarser import Coarser
@@ -105,9 +106,11 @@ def out_of_fold_report(
     """
     folds = found.table["fold"].to_numpy()
     target = found.table["target"].to_numpy()
-    rule = group.first.get("decide", "argmax")
+    rule, context = group.first.get("decide", "argmax"), group.first.get("recording_context", 0.0)
 
     def scored(prob: NDArray[np.float32]) -> dict[str, Any]:
+        if context:
+            prob = in_context(prob, found.table["wav_name"], priors.pi, context)
         decided = decide(prob, rule, None, has_poor_quality(classes))
         return _by_fold(target, decided, folds, len(classes), found.subject.scoring)
 
@@ -128,7 +131,16 @@ def out_of_fold_report(
     }
     table = with_noise(found.table, group.first)
     report = evaluate_predictions(
-        table, found.mean(), classes, found.subject, SPLIT, group.first.seed, extra=extra, rule=rule, priors=priors
+        table,
+        found.mean(),
+        classes,
+        found.subject,
+        SPLIT,
+        group.first.seed,
+        extra=extra,
+        rule=rule,
+        priors=priors,
+        context=context,
     )
     predictions = report.predictions.copy()
     predictions.insert(2, "fold", folds)

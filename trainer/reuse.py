@@ -20,8 +20,8 @@ from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
-# In what the runs of two groups may differ: neither changes what is trained.
-_MAY_DIFFER = ("name", "decide")
+# In what the runs of two groups may differ: none of it changes what is trained.
+_MAY_DIFFER = ("name", "decide", "recording_context")
 
 
 def read_source(source: Path, record: Mapping[str, Any]) -> None:

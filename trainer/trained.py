@@ -55,6 +55,11 @@ class Trained:
         """How the class follows from the probabilities where nothing else is asked for, see `decide`."""
         return self.config.get("decide", "argmax")
 
+    @property
+    def context(self) -> float:
+        """How much the other events of its recording say of an event, see `in_context`; 0 for nothing."""
+        return self.config.get("recording_context", 0.0)
+
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
     """Rebuild the model of a checkpoint; nothing but the checkpoint is needed.

@@ -1,0 +1,150 @@
+"""Events in the context of their recording, from the config to the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from model.context import in_context
+from tests.tiny import run, tiny_config, tiny_run, write_config
+from utils.checkpoint import load_checkpoint
+
+CLASSES = ["Normal", "Adventitious"]
+PROBABILITIES = [f"prob_{name}" for name in CLASSES]
+WEIGHT = 0.7
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_run(tiny_data, folder, recording_context=WEIGHT).train()
+    return folder / "model_best.pth"
+
+
+@pytest.fixture
+def checkpoint(saved, tmp_path):
+    return Path(shutil.copy(saved, tmp_path))
+
+
+def _tested(checkpoint, out_dir):
+    assert run("test", "-r", checkpoint, "--out-dir", out_dir) == 0
+    return json.loads((out_dir / "metrics.json").read_text()), pd.read_csv(out_dir / "predictions.csv")
+
+
+def _alone(checkpoint):
+    """The same, but for the context."""
+    content = load_checkpoint(checkpoint)
+    del content["config"]["recording_context"]
+    torch.save(content, path := checkpoint.with_name("alone.pth"))
+    return path
+
+
+def test_a_test_takes_events_in_context_and_says_what_each_is_by_itself(checkpoint, tmp_path, capsys):
+    metrics, table = _tested(checkpoint, tmp_path / "in_context")
+    shown = capsys.readouterr().out
+    without = _alone(checkpoint)
+    alone_metrics, alone = _tested(without, tmp_path / "alone")
+    pi = load_checkpoint(checkpoint)["priors"]["pi"]
+    expected = in_context(alone[PROBABILITIES], alone["wav_name"], pi, WEIGHT)
+    assert table[PROBABILITIES].to_numpy() == pytest.approx(expected, abs=1e-5)
+    assert (table["prediction"] == [CLASSES[n] for n in expected.argmax(1)]).all()
+    assert abs(table[PROBABILITIES] - alone[PROBABILITIES]).to_numpy().max() > 0.001
+    assert metrics["recording_context"] == WEIGHT
+    assert metrics["each_event_alone"] == {name: alone_metrics[name] for name in metrics["each_event_alone"]}
+    assert "each event was decided beside the others of its recording (0.7); by itself: " in shown
+    assert not {"recording_context", "each_event_alone"} & alone_metrics.keys()
+
+
+def test_files_are_predicted_each_by_itself(tiny_data, checkpoint, tmp_path):
+    found = []
+    for path in (
+        checkpoint,
+        _alone(checkpoint),
+    ):
+        wav, out = tiny_data / "BioCAS2022" / "test2022_wav", tmp_path / f"{path.stem}.json"
+        assert run("test", "-r", path, "--wav", wav, "--out", out) == 0
+        found.append(json.loads(out.read_text()))
+    assert found[0] == found[1]
+
+
+def test_a_checkpoint_that_does_not_know_its_class_proportions_is_refused(checkpoint, capsys):
+    content = load_checkpoint(checkpoint)
+    del content["priors"]
+    torch.save(content, checkpoint)
+    assert run("test", "-r", checkpoint) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {checkpoint}: holds no class proportions (priors)")
+    assert "recording_context" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"data_loader__args__task": 2, "arch__args__label_dim": 3, "metrics": ["score_task2"]},
+            "is for the events of SPRSound's recordings",
+        ),
+        (
+            {
+                "arch": {"type": "SklearnClassifier", "args": {"label_dim": 2, "estimator": "naive_bayes"}},
+                "optimizer": None,
+                "trainer__epochs": 1,
+                "trainer__monitor": "off",
+            },
+            "SklearnClassifier is fitted at once",
+        ),
+        ({"recording_context": 1.5}, "expected a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_training(tiny_data, tmp_path, capsys, changes, says):
+    config = tiny_config(tiny_data, tmp_path / "saved", **{"recording_context": WEIGHT, **changes})
+    assert run("train", "-c", write_config(tmp_path / "c.json", config)) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "recording_context" in line
+    assert says in line
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.usefixtures("forked_parts", "own_sigterm")
+def test_an_ensemble_takes_events_in_context_after_its_networks_are_averaged(tiny_data, tmp_path):
+    names = ["one", "dropout"]
+    for name in names:
+        config = tiny_config(tiny_data, tmp_path / "saved", name=name, recording_context=WEIGHT, trainer__epochs=1)
+        config["arch"]["args"]["dropout"] = 0.5 if name == "dropout" else 0.0
+        write_config(tmp_path / f"{name}.json", config)
+    both = write_config(tmp_path / "both.json", {"name": "both", "ensemble": [f"{name}.json" for name in names]})
+    assert run("train", "-c", both, "--folds", 2, "--run_id", "g") == 0
+    group = tmp_path / "saved" / "models" / "both" / "g"
+    metrics = json.loads((group / "oof" / "metrics.json").read_text())
+    table = pd.read_csv(group / "oof" / "predictions.csv")
+    own, each = table.set_index(["wav_name", "event_id"]), []
+    for path in sorted(group.glob("*/checkpoint-epoch1.pth")):
+        alone = _alone(path)
+        assert run("test", "-r", alone, "--split", "valid", "--out-dir", tmp_path / "one") == 0
+        each.append(pd.read_csv(tmp_path / "one" / "predictions.csv").set_index(["wav_name", "event_id"]))
+    mean = pd.concat(each).groupby(level=[0, 1])[PROBABILITIES].mean().loc[own.index]
+    pi = load_checkpoint(group / "model_best.pth")["priors"]["pi"]
+    expected = in_context(mean, own.index.get_level_values(0), pi, WEIGHT)
+    assert own[PROBABILITIES].to_numpy() == pytest.approx(expected, abs=1e-5)
+    right = own["target"] == [CLASSES[n] for n in expected.argmax(1)]
+    assert metrics["accuracy"] == pytest.approx(right.mean())
+    assert metrics["seeds"]["0"]["accuracy"] == pytest.approx(right.mean())
+    alone = own["target"] == [CLASSES[n] for n in mean.to_numpy().argmax(1)]
+    assert metrics["each_event_alone"]["accuracy"] == pytest.approx(alone.mean())
+    # The file with all networks does the same.
+    assert load_checkpoint(group / "model_best.pth")["config"]["recording_context"] == WEIGHT
+
+
+@pytest.mark.usefixtures("forked_parts", "own_sigterm")
+def test_members_that_differ_in_it_make_no_ensemble(tiny_data, tmp_path, capsys):
+    for name, weight in (("one", 0.7), ("other", 0.5)):
+        config = tiny_config(tiny_data, tmp_path / "saved", name=name, recording_context=weight)
+        write_config(tmp_path / f"{name}.json", config)
+    both = write_config(tmp_path / "both.json", {"name": "both", "ensemble": ["one.json", "other.json"]})
+    assert run("train", "-c", both, "--folds", 2) == 1
+    assert "other: recording_context: is not that of one" in capsys.readouterr().err
