@@ -45,12 +45,14 @@ class Row:
         words: what is changed.
         config: of the recipe, in configs/.
         changes: what ``--set`` gets.
+        trains: whether that changes the training; else the recipe's own networks are scored anew.
     """
 
     slug: str
     words: str
     config: str
     changes: tuple[str, ...] = ()
+    trains: bool = True
 
     @property
     def run_id(self) -> str:
@@ -60,7 +62,8 @@ class Row:
     def step(self) -> Step:
         """The command that trains it; the recipe itself is taken from the ensemble, where that is trained."""
         if self.changes:
-            return folds(self.config, self.run_id, "--set", *self.changes)
+            reused = () if self.trains else ("--reuse", str(folder_of(self.config, BASES[self.config].run_id)))
+            return folds(self.config, self.run_id, *reused, "--set", *self.changes)
         ensemble = folder_of(f"best_{'_'.join(self.config.split('_')[:2])}", "results")
         return folds(self.config, self.run_id, *(("--reuse", str(ensemble)) if ensemble.is_dir() else ()))
 
@@ -76,6 +79,7 @@ _NO_MASKS = (f"{_AUGMENT}.time_masks=0", f"{_AUGMENT}.freq_masks=0")
 _NO_MOVES = (f"{_AUGMENT}.roll_bands=0", f"{_AUGMENT}.level=0", f"{_AUGMENT}.edge_jitter=0")
 ROWS = (
     Row("events_seed", "another seed", EVENTS, _SEED),
+    Row("events_alone", "each event by itself", EVENTS, ("recording_context=0",), trains=False),
     Row("events_balance_none", "every item once an epoch", EVENTS, (f"{_BALANCE}=none",)),
     Row("events_balance_weights", "all classes equally often", EVENTS, (f"{_BALANCE}=weights",)),
     Row("events_no_ema", "no moving average of the weights", EVENTS, ("trainer.ema=null",)),

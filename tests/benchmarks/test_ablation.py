@@ -26,11 +26,12 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from utils.config import ConfigParser
 
-_, config, _, folds, _, run_id, *sets = sys.argv[1:]
+_, config, _, folds, _, run_id, *rest = sys.argv[1:]
+reused, sets = (rest[1], rest[2:]) if rest[:1] == ["--reuse"] else (None, rest)
 assert folds == "5" and sets[:1] in ([], ["--set"])
 config = ConfigParser.from_args(Namespace(config=config, set=sets[1:]))
 with Path("trained").open("a") as file:
-    print(config["name"], run_id, file=file)
+    print(config["name"], run_id, *(["of", Path(reused).name] if reused else []), file=file)
 folder = Path("saved/models") / config["name"] / run_id
 (folder / "oof").mkdir(parents=True)
 ready = "base" if run_id == "ablation_base" else "changed"
@@ -153,6 +154,11 @@ def test_what_is_named_is_trained_after_its_recipe_and_the_tables_have_all_that_
         "| the recipe | 1.000 |  | 1.000 | 1.000 |\n"
         "| no masks | 0.708 | -0.292 [-0.292, -0.292] | 0.500 (-0.500) | 1.000 (+0.000) |\n"
     )
+
+
+def test_what_changes_no_training_is_scored_with_the_recipe_s_own_networks(call):
+    trained = [f"{EVENTS} ablation_base", f"{EVENTS} ablation_events_alone of ablation_base"]
+    assert call("--only", "events_alone") == (0, trained)
 
 
 def test_what_was_trained_by_another_config_is_neither_compared_nor_taken_for_done(call, tmp_path, capsys):
