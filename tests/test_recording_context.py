@@ -18,6 +18,8 @@ CLASSES = ["Normal", "Adventitious"]
 PROBABILITIES = [f"prob_{name}" for name in CLASSES]
 WEIGHT = 0.7
 
+pytestmark = pytest.mark.usefixtures("forked_parts", "own_sigterm")
+
 
 @pytest.fixture(scope="module")
 def saved(tiny_data, tmp_path_factory):
@@ -110,37 +112,59 @@ def test_what_cannot_be_is_refused_before_the_training(tiny_data, tmp_path, caps
     assert not (tmp_path / "saved").exists()
 
 
-@pytest.mark.usefixtures("forked_parts", "own_sigterm")
-def test_an_ensemble_takes_events_in_context_after_its_networks_are_averaged(tiny_data, tmp_path):
-    names = ["one", "dropout"]
+@pytest.fixture(scope="module")
+def ensemble(tiny_data, tmp_path_factory):
+    """The config of two members, which are trained in `saved/models/both/g` beside it."""
+    folder, names = tmp_path_factory.mktemp("group"), ("one", "dropout")
     for name in names:
-        config = tiny_config(tiny_data, tmp_path / "saved", name=name, recording_context=WEIGHT, trainer__epochs=1)
+        config = tiny_config(tiny_data, folder / "saved", name=name, recording_context=WEIGHT, trainer__epochs=1)
         config["arch"]["args"]["dropout"] = 0.5 if name == "dropout" else 0.0
-        write_config(tmp_path / f"{name}.json", config)
-    both = write_config(tmp_path / "both.json", {"name": "both", "ensemble": [f"{name}.json" for name in names]})
-    assert run("train", "-c", both, "--folds", 2, "--run_id", "g") == 0
-    group = tmp_path / "saved" / "models" / "both" / "g"
+        write_config(folder / f"{name}.json", config)
+    path = write_config(folder / "both.json", {"name": "both", "ensemble": [f"{name}.json" for name in names]})
+    assert run("train", "-c", path, "--folds", 2, "--run_id", "g") == 0
+    return path
+
+
+def _group(ensemble, run_id):
+    return ensemble.parent / "saved" / "models" / "both" / run_id
+
+
+def test_an_ensemble_takes_events_in_context_after_its_networks_are_averaged(ensemble, tmp_path):
+    group = _group(ensemble, "g")
     metrics = json.loads((group / "oof" / "metrics.json").read_text())
-    table = pd.read_csv(group / "oof" / "predictions.csv")
-    own, each = table.set_index(["wav_name", "event_id"]), []
-    for path in sorted(group.glob("*/checkpoint-epoch1.pth")):
-        alone = _alone(path)
+    own = pd.read_csv(group / "oof" / "predictions.csv").set_index(["wav_name", "event_id"])
+    each = []
+    for number, path in enumerate(group.glob("*/checkpoint-epoch1.pth")):
+        alone = _alone(Path(shutil.copy(path, tmp_path / f"{number}.pth")))
         assert run("test", "-r", alone, "--split", "valid", "--out-dir", tmp_path / "one") == 0
         each.append(pd.read_csv(tmp_path / "one" / "predictions.csv").set_index(["wav_name", "event_id"]))
     mean = pd.concat(each).groupby(level=[0, 1])[PROBABILITIES].mean().loc[own.index]
-    pi = load_checkpoint(group / "model_best.pth")["priors"]["pi"]
-    expected = in_context(mean, own.index.get_level_values(0), pi, WEIGHT)
+    checkpoint = load_checkpoint(group / "model_best.pth")
+    expected = in_context(mean, own.index.get_level_values(0), checkpoint["priors"]["pi"], WEIGHT)
     assert own[PROBABILITIES].to_numpy() == pytest.approx(expected, abs=1e-5)
     right = own["target"] == [CLASSES[n] for n in expected.argmax(1)]
-    assert metrics["accuracy"] == pytest.approx(right.mean())
-    assert metrics["seeds"]["0"]["accuracy"] == pytest.approx(right.mean())
+    assert metrics["accuracy"] == metrics["seeds"]["0"]["accuracy"] == pytest.approx(right.mean())
     alone = own["target"] == [CLASSES[n] for n in mean.to_numpy().argmax(1)]
     assert metrics["each_event_alone"]["accuracy"] == pytest.approx(alone.mean())
     # The file with all networks does the same.
-    assert load_checkpoint(group / "model_best.pth")["config"]["recording_context"] == WEIGHT
+    assert checkpoint["config"]["recording_context"] == WEIGHT
 
 
-@pytest.mark.usefixtures("forked_parts", "own_sigterm")
+def test_runs_of_earlier_versions_that_do_not_know_their_class_proportions_make_no_ensemble(ensemble, capsys):
+    source = Path(shutil.copytree(_group(ensemble, "g"), _group(ensemble, "old")))
+    for path in source.glob("*/checkpoint-epoch1.pth"):
+        content = load_checkpoint(path)
+        del content["priors"]
+        torch.save(content, path)
+    capsys.readouterr()
+    assert run("train", "-c", ensemble, "--folds", 2, "--run_id", "new", "--reuse", source) == 1
+    said = capsys.readouterr().err
+    assert "4 of 4 runs are taken" in said
+    group = _group(ensemble, "new")
+    assert said.splitlines()[-1].startswith(f"error: {group}: holds no class proportions (priors)")
+    assert not (group / "model_best.pth").exists()
+
+
 def test_members_that_differ_in_it_make_no_ensemble(tiny_data, tmp_path, capsys):
     for name, weight in (("one", 0.7), ("other", 0.5)):
         config = tiny_config(tiny_data, tmp_path / "saved", name=name, recording_context=weight)

@@ -16,6 +16,7 @@ import torch
 from base.run_files import FREE_SPACE, announce_run, publish, runs_of
 from logger.log import get_logger, setup_logging
 from trainer.coarser import Coarser, coarser_of
+from trainer.deciding import refuse_context
 from trainer.ensemble import ensemble_checkpoint, ensemble_config, ensemble_priors
 from trainer.group import Group, Part, check_group, first_difference, read_group
 from trainer.out_of_fold import out_of_fold_report, paths_of, predict_out_of_fold, summary
@@ -169,7 +170,9 @@ def _collect(
         part.member: sum(parameter.numel() for parameter in own.model.parameters())
         for part, own in zip(group.parts, trained, strict=True)
     }
-    return out_of_fold_report(found, group, classes, parameters, minutes, ensemble_priors(trained, coarser)), trained
+    priors = ensemble_priors(trained, coarser)
+    refuse_context(folder, group.first.get("recording_context", 0.0), priors)
+    return out_of_fold_report(found, group, classes, parameters, minutes, priors), trained
 
 
 def _begun(group: Group, args: Namespace, record: dict[str, Any]) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from data_loader.classes import has_poor_quality
@@ -29,15 +31,18 @@ def refuse_rule(trained: Trained, rule: str, adapt_priors: bool = False) -> None
         raise UserError(trained.path, what, hint)
 
 
-def refuse_context(trained: Trained) -> None:
-    """Refuse a checkpoint whose config takes events in their recordings' context but which lacks what that needs.
+def refuse_context(path: Path, context: float, priors: Priors | None) -> None:
+    """Refuse networks that are to take events in their recordings' context but lack what that needs.
+
+    Args:
+        path: of the checkpoint, or of the group of runs.
 
     Raises:
-        UserError: names the checkpoint.
+        UserError: names the path.
     """
-    if trained.context and trained.priors is None:
-        what = "holds no class proportions (priors) of its training, which its recording_context needs"
-        raise UserError(trained.path, what, "train it anew, or without recording_context")
+    if context and priors is None:
+        what = "holds no class proportions (priors) of its training, which recording_context needs"
+        raise UserError(path, what, "train it anew, or without recording_context")
 
 
 def decided(trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False) -> np.ndarray:

@@ -59,7 +59,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
     """
     rule = rule or trained.rule
     refuse_rule(trained, rule)
-    refuse_context(trained)
+    refuse_context(trained.path, trained.context, trained.priors)
     config = trained.config
     if split is None:
         split = "test" if _tests(trained) or _holds_out(trained) else "valid"
