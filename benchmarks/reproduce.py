@@ -6,8 +6,9 @@
     kill $(cat saved/reproduce.pid)       stop it: what trains saves where it is
 
 Features, then for each task the ensemble (configs/best_task*.json) and its student (configs/small_task*.json) in five
-folds each, then what each part of the recipes is worth (benchmarks/ablation.py), then the table. What is done is not
-done again, and an interrupted training goes on: repeat the command.
+folds each, the ensembles once more in folds of recording dates, ages and noise levels, what each part of the recipes
+is worth (benchmarks/ablation.py), and the table. What is done is not done again, and an interrupted training goes on:
+repeat the command.
 Needs the recordings in data/SPRSound (python preprocess.py --download).
 """
 
@@ -25,6 +26,8 @@ from utils.cli import run_script
 TASKS = ("1_2", "1_1", "2_2", "2_1")
 FEATURES = ("multimel_event", "multimel")
 RUN = "results"
+# Folds of patients unlike those of the other folds.
+SHIFTS = ("date", "age", "noise")
 
 
 def steps() -> list[Step]:
@@ -37,14 +40,18 @@ def steps() -> list[Step]:
         teacher = ("--teacher", str(folder_of(f"best_task{fine}", RUN)))
         result += [folds(best, RUN, *reused("best", task)), folds(small, RUN, *teacher, *reused("small", task))]
         groups += [folder_of(best, RUN), folder_of(small, RUN)]
+    for shift in SHIFTS:
+        run_id, split = f"shift_{shift}", ("--set", f"data_loader.args.split_by={shift}")
+        result += [folds(f"best_task{task}", run_id, *reused("best", task, run_id), *split) for task in TASKS]
+        groups += [folder_of(f"best_task{task}", run_id) for task in TASKS]
     reports = (str(folder / "oof" / "metrics.json") for folder in groups)
     return [*result, Step(("benchmarks/ablation.py", "--wait")), Step(("benchmarks/results_table.py", *reports))]
 
 
-def reused(kind: str, task: str) -> tuple[str, ...]:
+def reused(kind: str, task: str, run_id: str = RUN) -> tuple[str, ...]:
     """The arguments that take the runs of level 2 for level 1."""
     task, level = task.split("_")
-    return ("--reuse", str(folder_of(f"{kind}_task{task}_2", RUN))) if level == "1" else ()
+    return ("--reuse", str(folder_of(f"{kind}_task{task}_2", run_id))) if level == "1" else ()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -82,6 +82,13 @@ def out_of_fold_rows(report: dict[str, Any], name: str) -> list[str]:
     return [f"| {' | '.join(map(cell, cells))} |" for cells in rows]
 
 
+def _folds(report: dict[str, Any]) -> str:
+    """What the folds of a group are of, if not of any patients."""
+    args = [config["data_loader"].get("args", {}) for config in report["config"].values()]
+    split_by = args[0].get("split_by", "patient")
+    return "" if split_by == "patient" else f", folds by {split_by}"
+
+
 def _spread(scores: dict[str, Any]) -> str:
     return f"{_text(scores['score_mean'])}, {_text(scores['score_std'])}"
 
@@ -99,7 +106,7 @@ def main() -> None:
     for path in args.reports:
         report = json.loads(path.read_text(encoding="utf-8"))
         if "members" in report:
-            folded += out_of_fold_rows(report, path.parents[2].name)
+            folded += out_of_fold_rows(report, path.parents[2].name + _folds(report))
         else:
             single.append(row(report, path.parents[1]))
     tables = [

@@ -51,8 +51,13 @@ def test_every_step_is_a_command_that_there_is(reproduce, monkeypatch):
         # Level 1 takes the runs of level 2.
         assert (args.reuse is None) == args.config.endswith("_2.json")
         assert args.reuse is None or Path(args.reuse) in written
+        # Of the same folds.
+        assert args.reuse is None or Path(args.reuse).name == args.run_id
+        splits = {member.get("data_loader.args.split_by", "patient") for member in group.members.values()}
+        assert splits == {args.run_id.removeprefix("shift_") if args.run_id != "results" else "patient"}
         written.append(folder)
-    assert len(written) == 8
+    # Four tasks: ensembles and students, and ensembles in three other divisions.
+    assert len(written) == len(set(written)) == 4 * (2 + 3)
     # Its tables go to the log of this job, which waits for it.
     assert ablation.words == ("benchmarks/ablation.py", "--wait")
     assert table.words == (
@@ -71,9 +76,11 @@ def test_the_table_has_a_row_for_a_group_and_for_each_of_its_members(reproduce, 
         "worst_subgroup": {"name": "age: 0-3", "score": 0.7}, "minutes_together": 30.4,
         "members": {"a": {**scores, "score": 0.88, "parameters": 100}, "b": {**scores, "parameters": 500}},
         "minutes": {"a-seed0-fold0": 10.0, "a-seed0-fold1": 10.4, "b-seed0-fold0": 5.0, "b-seed0-fold1": 5.0},
+        "config": {"a": {"data_loader": {"args": {"task": 2}}}, "b": {"data_loader": {"args": {"task": 2}}}},
     }  # fmt: skip
+    config = {"a": {"data_loader": {"args": {"task": 2, "split_by": "age"}}}}
     small = report | {"members": {"a": report["members"]["a"]}, "teacher": "best/results", "parameters": 100}
-    for name, content in (("best", report), ("small", small)):
+    for name, content in (("best", report), ("small", small | {"config": config})):
         path = tmp_path / name / "results" / "oof" / "metrics.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
@@ -86,5 +93,5 @@ def test_the_table_has_a_row_for_a_group_and_for_each_of_its_members(reproduce, 
         f"| 2-1 | best | 4 | 1,200,000 {shown}",
         "| 2-1 | a | 2 | 200 | 0.880 | 0.890, 0.012 |  |  | 20 |",
         "| 2-1 | b | 2 | 1,000 | 0.900 | 0.890, 0.012 |  |  | 10 |",
-        f"| 2-1 | small | 1 | 100 {shown}",
+        f"| 2-1 | small, folds by age | 1 | 100 {shown}",
     ]
