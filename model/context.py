@@ -2,9 +2,9 @@
 
 The events of a recording are much alike: in SPRSound's training set 88 % of the recordings have adventitious events
 only, or none. A network that hears one event does not know that. Here the predictions for the others, never their
-labels, give the recording its own class proportions, and Bayes' rule changes each prediction to these. Proportions of
-unlabelled items are estimated likewise, from many more items, in Saerens, Latinne and Decaestecker, Neural
-Computation 14(1), 2002.
+labels, say what proportions of classes the recording has, and each prediction is changed as Bayes' rule would for
+these. Proportions of unlabelled items are estimated likewise, from many more items, in Saerens, Latinne and
+Decaestecker, Neural Computation 14(1), 2002.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ def in_context(prob: ArrayLike, recordings: ArrayLike, pi: ArrayLike, weight: fl
 
     The proportions of class c where an event lies are m_c, the mean over the other events' probabilities and one
     more event of which nothing is known but pi_c. Its own probability becomes p_c (m_c / pi_c)^weight up to a factor.
-    With the weight 1 that is Bayes' rule for events that are drawn independently, given the proportions; their
-    errors are not independent, which a smaller weight allows for. An event that is alone stays as it is, and a class
-    that did not occur in training is not changed by the others.
+    With the weight 1 that is Bayes' rule for a network that was trained on classes in their proportions, and for
+    events that are independent, given those of the recording. Errors within a recording are not independent, which a
+    smaller weight allows for. A network that was shown rare classes more often gives them higher probabilities, here
+    of the others as well: it is not corrected for, and a recording of usual proportions then moves a little towards
+    them. An event that is alone stays as it is, and a class that did not occur in training is not changed by the
+    others.
 
     Args:
         prob: ``(events, classes)`` probabilities of each event by itself.
