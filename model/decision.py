@@ -55,16 +55,21 @@ class Priors:
         return {"pi": self.pi.tolist(), "q": self.q.tolist()}
 
 
-def read_priors(checkpoint: Mapping[str, Any]) -> Priors | None:
-    """The priors that a checkpoint holds; None where it holds none, as those of earlier versions and other tasks."""
-    found = checkpoint.get("priors")
+def read_priors(checkpoint: Mapping[str, Any], key: str, n_classes: int) -> Priors | None:
+    """The priors that a checkpoint holds; None where it holds none, as those of earlier versions and other tasks.
+
+    Args:
+        key: under which they are.
+        n_classes: that they are of.
+    """
+    found = checkpoint.get(key)
     if not matches(found, dict[str, list[float]]) or found.keys() != {"pi", "q"}:
         return None
     try:
         priors = Priors.of(found["pi"], found["q"])
     except ValueError:
         return None
-    return priors if len(priors.pi) == len(checkpoint["classes"]) else None
+    return priors if len(priors.pi) == n_classes else None
 
 
 def decide(prob: NDArray, rule: str = "argmax", priors: Priors | None = None, poor_quality: bool = False) -> NDArray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from base.base_model import BaseModel
@@ -74,6 +77,12 @@ class Ensemble(BaseModel):
         # Not the logarithm of a mean: a class that all members give nothing would be minus infinity.
         return torch.logsumexp(torch.stack(logs), dim=0) - math.log(len(logs))
 
+    def unmerged(self) -> Ensemble:
+        """The same, with the classes of the members."""
+        result = copy.copy(self)
+        result.merged = None
+        return result
+
     @classmethod
     def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
         """See `BaseModel`; of the first member that cannot be one."""
@@ -93,6 +102,11 @@ class Ensemble(BaseModel):
             except UserError as error:
                 return f"member {number}: {error.subject} {error.what}"
         return None
+
+
+def merge(prob: NDArray[np.float32], merged: Sequence[Sequence[int]] | None) -> NDArray[np.float32]:
+    """Probabilities ``(items, classes)`` with those of some classes added; see `Ensemble` for `merged`."""
+    return prob if merged is None else np.stack([prob[:, list(own)].sum(axis=1) for own in merged], axis=1)
 
 
 def _make(member: Mapping[str, Any], input_shape: Sequence[int]) -> BaseModel:

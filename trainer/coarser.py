@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_loader.classes import coarse, resp_classes
 from data_loader.subject import Subject, resp_subject
 from model.decision import Priors
+from model.ensemble import merge
 from trainer.group import Group
 
 
@@ -29,7 +30,7 @@ class Coarser:
 
     def probabilities(self, fine: NDArray[np.float32]) -> NDArray[np.float32]:
         """``(items, classes)`` of ``(items, fine classes)``."""
-        return np.stack([fine[:, list(group)].sum(axis=1) for group in self.groups], axis=1)
+        return merge(fine, self.groups)
 
     def target(self, fine: NDArray[np.int64]) -> NDArray[np.int64]:
         """Coarse class indices ``(items,)`` of fine ones."""

@@ -164,15 +164,13 @@ def _collect(
         return trained[-1]
 
     found = predict_out_of_fold(group, load)
-    if coarser:
-        found = found.coarser(coarser)
     parameters = {
         part.member: sum(parameter.numel() for parameter in own.model.parameters())
         for part, own in zip(group.parts, trained, strict=True)
     }
-    priors = ensemble_priors(trained, coarser)
-    refuse_context(folder, group.first.get("recording_context", 0.0), priors)
-    return out_of_fold_report(found, group, classes, parameters, minutes, priors), trained
+    priors = ensemble_priors(trained)
+    refuse_context(folder, group.first.get("recording_context", False), priors)
+    return out_of_fold_report(found, group, classes, parameters, minutes, priors, coarser), trained
 
 
 def _begun(group: Group, args: Namespace, record: dict[str, Any]) -> Path | None:

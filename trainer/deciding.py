@@ -31,16 +31,18 @@ def refuse_rule(trained: Trained, rule: str, adapt_priors: bool = False) -> None
         raise UserError(trained.path, what, hint)
 
 
-def refuse_context(path: Path, context: float, priors: Priors | None) -> None:
+def refuse_context(path: Path, in_context: bool, priors: Priors | None) -> None:
     """Refuse networks that are to take events in their recordings' context but lack what that needs.
 
     Args:
         path: of the checkpoint, or of the group of runs.
+        in_context: whether they are to.
+        priors: of the networks, at the level that they were trained at.
 
     Raises:
         UserError: names the path.
     """
-    if context and priors is None:
+    if in_context and priors is None:
         what = "holds no class proportions (priors) of its training, which recording_context needs"
         raise UserError(path, what, "train it anew, or without recording_context")
 

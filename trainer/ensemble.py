@@ -82,6 +82,8 @@ def ensemble_checkpoint(
     }
     if priors := ensemble_priors(parts, coarser):
         checkpoint["priors"] = priors.to_dict()
+    if coarser and (priors := ensemble_priors(parts)):
+        checkpoint["member_priors"] = priors.to_dict()
     return checkpoint
 
 

@@ -18,6 +18,8 @@ from data_loader.resp_data_loader import data_folder
 from data_loader.splits import HELD_OUT, has_test_part
 from data_loader.subject import Subject
 from logger.log import get_logger
+from model.context import in_context
+from model.ensemble import merge
 from trainer.check import check_loader
 from trainer.deciding import refuse_context, refuse_rule
 from trainer.inference import predict, refuse_other_input
@@ -36,7 +38,8 @@ class Predicted(NamedTuple):
 
     Attributes:
         table: the data set's rows, in the order of the predictions, by item number; with a column `target`.
-        probabilities: ``(items, classes)`` float32.
+        probabilities: ``(items, classes)`` float32; of the members' classes, where these are finer and events are
+            taken in context.
         subject: what is classified.
         data: a fingerprint of each split of the data.
     """
@@ -59,12 +62,16 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
     """
     rule = rule or trained.rule
     refuse_rule(trained, rule)
-    refuse_context(trained.path, trained.context, trained.priors)
+    refuse_context(trained.path, trained.in_context, trained.member_priors)
     config = trained.config
     if split is None:
         split = "test" if _tests(trained) or _holds_out(trained) else "valid"
         logger.info("no --split was named: this is %s", split)
     found = predict_split(trained, split)
+    prob, alone = found.probabilities, None
+    if trained.in_context:
+        prob = in_context(prob, found.table["wav_name"], trained.member_priors)
+        prob, alone = (merge(own, trained.merged) for own in (prob, found.probabilities))
     table = with_noise(found.table, config)
     extra = {
         "checkpoint": str(trained.path),
@@ -79,7 +86,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
     }
     return evaluate_predictions(
         table,
-        found.probabilities,
+        prob,
         trained.classes,
         found.subject,
         split,
@@ -87,7 +94,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
         extra=extra,
         rule=rule,
         priors=trained.priors,
-        context=trained.context,
+        alone=alone,
     )
 
 
@@ -165,7 +172,9 @@ def predict_split(trained: Trained, split: str) -> Predicted:
     refuse_changed_audio(dataset.table.iloc[items], dataset.data_dir)
 
     frontend = Frontend(trained.spec).to(trained.device)
-    found = predict(trained.model, frontend, loader.ordered(items), trained.device, trained.precision, f"{split}")
+    # Events say the more of each other the finer the classes are.
+    model = trained.model.unmerged() if trained.in_context and trained.merged else trained.model
+    found = predict(model, frontend, loader.ordered(items), trained.device, trained.precision, f"{split}")
     index = found.index.numpy()
     table = dataset.table.iloc[index].set_axis(index).assign(target=found.target.numpy())
     probabilities = torch.softmax(found.output, dim=1).numpy()

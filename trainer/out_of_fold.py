@@ -16,6 +16,7 @@ from data_loader.subject import Subject
 from logger.log import get_logger
 from model.context import in_context
 from model.decision import Priors, decide
+from model.ensemble import merge
 from model.metric import SCORINGS
 from trainer.coarser import Coarser
 from trainer.evaluation import predict_split, with_noise
@@ -44,12 +45,6 @@ class OutOfFold(NamedTuple):
     probabilities: dict[tuple[str, int], NDArray[np.float32]]
     subject: Subject
     data: dict[str, str]
-
-    def coarser(self, coarser: Coarser) -> OutOfFold:
-        """The same at the coarse level."""
-        table = self.table.assign(target=coarser.target(self.table["target"].to_numpy()))
-        probabilities = {key: coarser.probabilities(prob) for key, prob in self.probabilities.items()}
-        return self._replace(table=table, probabilities=probabilities, subject=coarser.subject)
 
     def mean(self, member: str | None = None, seed: int | None = None) -> NDArray[np.float32]:
         """The mean of the probabilities over members and seeds, or over those of one of them."""
@@ -95,24 +90,30 @@ def out_of_fold_report(
     parameters: Mapping[str, int],
     minutes: Mapping[str, float],
     priors: Priors | None,
+    coarser: Coarser | None = None,
 ) -> Report:
     """Scores of the whole ensemble and of each member and seed alone.
 
     Args:
-        classes: names, in order.
+        classes: names, in order, of what is scored.
         parameters: how many a network of each member has.
         minutes: that each part took.
-        priors: of the ensemble.
+        priors: of the members together.
+        coarser: how their classes are put together, if they are.
     """
-    folds = found.table["fold"].to_numpy()
-    target = found.table["target"].to_numpy()
-    rule, context = group.first.get("decide", "argmax"), group.first.get("recording_context", 0.0)
+    table, subject, merged = found.table, found.subject, None
+    if coarser:
+        table = table.assign(target=coarser.target(table["target"].to_numpy()))
+        subject, merged = coarser.subject, coarser.groups
+    folds, target = table["fold"].to_numpy(), table["target"].to_numpy()
+    rule, context = group.first.get("decide", "argmax"), group.first.get("recording_context", False)
+
+    def final(prob: NDArray[np.float32]) -> NDArray[np.float32]:
+        return merge(in_context(prob, table["wav_name"], priors) if context else prob, merged)
 
     def scored(prob: NDArray[np.float32]) -> dict[str, Any]:
-        if context:
-            prob = in_context(prob, found.table["wav_name"], priors.pi, context)
-        decided = decide(prob, rule, None, has_poor_quality(classes))
-        return _by_fold(target, decided, folds, len(classes), found.subject.scoring)
+        decided = decide(final(prob), rule, None, has_poor_quality(classes))
+        return _by_fold(target, decided, folds, len(classes), subject.scoring)
 
     whole = scored(found.mean())
     extra = {
@@ -129,18 +130,17 @@ def out_of_fold_report(
         "config": {name: member.to_dict() for name, member in group.members.items()},
         "environment": environment(),
     }
-    table = with_noise(found.table, group.first)
     report = evaluate_predictions(
-        table,
-        found.mean(),
+        with_noise(table, group.first),
+        final(found.mean()),
         classes,
-        found.subject,
+        subject,
         SPLIT,
         group.first.seed,
         extra=extra,
         rule=rule,
-        priors=priors,
-        context=context,
+        priors=coarser.priors(priors) if coarser and priors else priors,
+        alone=merge(found.mean(), merged) if context else None,
     )
     predictions = report.predictions.copy()
     predictions.insert(2, "fold", folds)

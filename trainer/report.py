@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from data_loader.classes import has_poor_quality
 from data_loader.subject import Subject
 from logger import figures
-from model.context import in_context
 from model.decision import RULES, Priors, decide
 from model.metric import SCORINGS
 from trainer.bootstrap import confidence_intervals
@@ -46,8 +45,8 @@ class Report:
             title += f", decided by {rule}"
         blocks = [_block(self.metrics, title, self.groups)]
         if alone := self.metrics.get("each_event_alone"):
-            context = f"beside the others of its recording ({self.metrics['recording_context']:g})"
-            blocks.append(f"each event was decided {context}; by itself: score {_text(alone['score'])}")
+            score = _text(alone["score"])
+            blocks.append(f"each event was decided beside the others of its recording; by itself: score {score}")
         if worst := self.metrics.get("worst_subgroup"):
             of = f"{worst['n']:,} items of {worst['n_patients']:,} {self.groups}"
             blocks.append(f"worst subgroup: {worst['name']}, score {worst['score']:.3f} ({of})")
@@ -87,7 +86,7 @@ def evaluate_predictions(
     extra: Mapping[str, Any] | None = None,
     rule: str = "argmax",
     priors: Priors | None = None,
-    context: float = 0.0,
+    alone: NDArray[np.float32] | None = None,
 ) -> Report:
     """Score the predictions of a split.
 
@@ -104,8 +103,8 @@ def evaluate_predictions(
         extra: further entries of metrics.json: what is needed to repeat it (config, commit, versions, command).
         rule: how the prediction follows from the probabilities, see `decide`.
         priors: of the model; with them, the scores of every rule are reported as `decisions`.
-        context: how much the other events of its recording say of an event, see `in_context`; needs priors. What the
-            scores are without it is reported too.
+        alone: where `prob` is of events in the context of their recordings, that of each by itself; its scores are
+            reported too.
 
     Raises:
         UserError: there is no item, or the model's output is not finite.
@@ -122,9 +121,6 @@ def evaluate_predictions(
     if target.min() < 0 or target.max() >= len(classes):
         raise ValueError(f"targets must lie in 0..{len(classes) - 1}, got {target.min()}..{target.max()}")
 
-    alone = prob
-    if context:
-        prob = in_context(prob, table["wav_name"], priors.pi, context)
     decisions = {name: _decided(prob, classes, name, priors) for name in RULES if priors or name != "score"}
     prediction = decisions[rule]
     group = table[subject.group_column].to_numpy().astype(str)
@@ -138,9 +134,9 @@ def evaluate_predictions(
         name: _scores(_confusion(target, decided, len(classes)), subject.scoring)
         for name, decided in decisions.items()
     }
-    if context:
+    if alone is not None:
         without = _confusion(target, _decided(alone, classes, rule, priors), len(classes))
-        metrics |= {"recording_context": context, "each_event_alone": _scores(without, subject.scoring)}
+        metrics["each_event_alone"] = _scores(without, subject.scoring)
     source = table["split"].to_numpy()
     if all((source == part).any() for part in PARTS):
         metrics |= {part: measured(source == part) for part in PARTS}

@@ -35,6 +35,7 @@ class Trained:
         origins: what it was trained with, by one process after the other: command, commit, versions.
         out_of_fold: of an ensemble, where its out-of-fold scores are; else None.
         priors: the class proportions that it was trained for; None in earlier checkpoints and for other data sets.
+        member_priors: those of an ensemble's members, where they are of finer classes; else the same.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Trained:
     origins: list[dict[str, Any]]
     priors: Priors | None = None
     out_of_fold: str | None = None
+    member_priors: Priors | None = None
 
     @property
     def rule(self) -> str:
@@ -56,9 +58,14 @@ class Trained:
         return self.config.get("decide", "argmax")
 
     @property
-    def context(self) -> float:
-        """How much the other events of its recording say of an event, see `in_context`; 0 for nothing."""
-        return self.config.get("recording_context", 0.0)
+    def in_context(self) -> bool:
+        """Whether events are taken in the context of their recordings, see `in_context`."""
+        return self.config.get("recording_context", False)
+
+    @property
+    def merged(self) -> list[list[int]] | None:
+        """Of an ensemble one level coarser than its members, which of their classes make each of its own."""
+        return self.config.get("arch.args.merged")
 
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
@@ -84,9 +91,13 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
     precision = choose_precision(config.get("trainer.precision", "fp32"), device)
     data = checkpoint.get("data") if matches(checkpoint.get("data"), dict[str, str]) else None
     origins = checkpoint.get("origins") if matches(checkpoint.get("origins"), list[dict[str, Any]]) else []
-    priors = read_priors(checkpoint)
+    priors = read_priors(checkpoint, "priors", len(classes))
+    merged = config.get("arch.args.merged")
+    member_priors = read_priors(checkpoint, "member_priors", sum(map(len, merged))) if merged else priors
     out_of_fold = checkpoint.get("out_of_fold") if matches(checkpoint.get("out_of_fold"), str) else None
-    return Trained(path, config, model, spec, classes, epoch, device, precision, data, origins, priors, out_of_fold)
+    return Trained(
+        path, config, model, spec, classes, epoch, device, precision, data, origins, priors, out_of_fold, member_priors
+    )
 
 
 def _check_arch(config: ConfigParser, spec: InputSpec, classes: tuple[str, ...]) -> None:

@@ -51,7 +51,7 @@ SCHEMA: dict[str, Any] = {
         ),
         "metrics": {"type": "array", "items": {"type": "string"}},
         "decide": {"enum": ["argmax", "counted"]},
-        "recording_context": {"type": "number", "minimum": 0, "maximum": 1, "description": "a number from 0 to 1"},
+        "recording_context": {"type": "boolean"},
         "lr_scheduler": _or_null(_NAMED, _NAMED["description"]),
         "trainer": {
             "type": "object",

@@ -112,7 +112,7 @@ def test_a_class_that_the_training_had_none_of_is_estimated_at_none():
 
 def test_a_checkpoint_gives_back_its_priors():
     priors = Priors.of([30, 10], [1, 3])
-    found = read_priors({"classes": ["Normal", "Adventitious"], "priors": priors.to_dict()})
+    found = read_priors({"priors": priors.to_dict()}, "priors", 2)
     assert found.pi == pytest.approx([0.75, 0.25])
     assert found.q == pytest.approx([0.25, 0.75])
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_gives_back_its_priors():
     ],
 )
 def test_what_is_no_priors_is_taken_for_none(priors):
-    assert read_priors({"classes": ["Normal", "Adventitious"], "priors": priors}) is None
+    assert read_priors({"priors": priors}, "priors", 2) is None
 
 
 def test_of_what_the_score_counts_the_most_probable_class_is_never_poor_quality():
