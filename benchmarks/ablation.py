@@ -79,7 +79,7 @@ _NO_MASKS = (f"{_AUGMENT}.time_masks=0", f"{_AUGMENT}.freq_masks=0")
 _NO_MOVES = (f"{_AUGMENT}.roll_bands=0", f"{_AUGMENT}.level=0", f"{_AUGMENT}.edge_jitter=0")
 ROWS = (
     Row("events_seed", "another seed", EVENTS, _SEED),
-    Row("events_alone", "each event by itself", EVENTS, ("recording_context=0",), trains=False),
+    Row("events_alone", "each event by itself", EVENTS, ("recording_context=false",), trains=False),
     Row("events_balance_none", "every item once an epoch", EVENTS, (f"{_BALANCE}=none",)),
     Row("events_balance_weights", "all classes equally often", EVENTS, (f"{_BALANCE}=weights",)),
     Row("events_no_ema", "no moving average of the weights", EVENTS, ("trainer.ema=null",)),

@@ -128,7 +128,7 @@ def _model_rate(checkpoint: Path, n_files: int, device: str) -> float:
 
     keep_freed_memory()
     trained = load_trained(checkpoint, torch.device(device))
-    batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
+    batch_size = min(CPU_BATCH if device == "cpu" else GPU_BATCH, n_files)
     inputs = torch.rand(batch_size, *trained.spec.shape, device=device).contiguous(memory_format=torch.channels_last)
 
     def predict(_: int) -> None:
@@ -164,8 +164,10 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     """All lines of the table."""
     files = recordings(args.data_dir)
     checkpoint = args.resume.resolve() if args.resume else train_checkpoint(args.data_dir, folder, args.device)
-    many, few = link(spread(files, args.files), folder / "many"), link(spread(files, args.files // 4), folder / "few")
+    many = link(spread(files, args.files), folder / "many")
     n_files = len(list(many.iterdir()))
+    n_few = max(1, n_files // 4)
+    few = link(spread(files, n_few), folder / "few")
     peaks: dict[str, list[float]] = {"many": [], "few": []}
 
     def predict(wav: Path) -> float:
@@ -191,11 +193,11 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     )
     baseline = Measured("A: one file at a time", "files/s", rates["A"], note="start not counted")
     torch_start = Measured("python -c 'import torch'", "s", starts["torch"], note="part of the start of test.py --wav")
-    small = Measured(f"peak memory, {n_files // 4} files", "MB", peaks["few"])
+    small = Measured(f"peak memory, {n_few} files", "MB", peaks["few"])
     lines = [
         baseline,
         against(f"test.py --wav, {n_files} files", "files/s", rates["test.py"], baseline, "whole process"),
-        against(f"test.py --wav, {n_files // 4} files", "files/s", rates["few"], baseline, "whole process"),
+        against(f"test.py --wav, {n_few} files", "files/s", rates["few"], baseline, "whole process"),
         against("floor: the model alone, batched", "files/s", rates["model"], baseline),
         against("floor: decoding alone", "files/s", rates["decoding"], baseline, "one thread"),
         small,

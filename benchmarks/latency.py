@@ -25,6 +25,7 @@ from inference import recordings, spread
 
 from data_loader.folder import group_batches
 from data_loader.frontend import Frontend
+from trainer.deciding import decided, refuse_rule
 from trainer.inference import model_output
 from trainer.trained import Trained, load_trained
 from utils.cli import run_script
@@ -44,7 +45,8 @@ def class_of(trained: Trained, frontend: Frontend, file: Path) -> str:
     batch = inputs_of(trained, file)
     with torch.inference_mode(), autocast(trained.precision, CPU):
         output = model_output(trained.model, frontend, batch, CPU).float()
-    return trained.classes[int(torch.softmax(output, dim=1).argmax())]
+    (found,) = decided(trained, torch.softmax(output, dim=1).numpy(), trained.rule)
+    return trained.classes[found]
 
 
 def milliseconds(call: Callable[[Path], object], files: list[Path]) -> list[float]:
@@ -75,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
     parameters: dict[str, int] = {}
     for path in args.checkpoints:
         trained = load_trained(path, CPU)
+        refuse_rule(trained, trained.rule)
         # Two runs of one name would else be one line.
         name = f"{trained.config['name']} ({path})"
         parameters[name] = sum(parameter.numel() for parameter in trained.model.parameters())

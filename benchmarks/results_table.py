@@ -40,18 +40,21 @@ def row(report: dict[str, Any], run: Path) -> str:
     """One line of the table."""
     config = report["config"]
     args = config["arch"].get("args", {})
-    model = config["arch"]["type"] + (f" {args['model_size']}" if "model_size" in args else "")
-    features = (config["data_loader"]["args"]["input_dir"] or "").removeprefix("processed_")
-    low, high = report["ci95"]["score"]
-    values = [f"{report[name]:.3f}" for name in NUMBERS]
-    values[-1] = f"**{values[-1]}** [{low:.3f}, {high:.3f}]"
+    model = config["arch"]["type"] + (f" {args['model_size']}" if "model_size" in args else "") + _decision(report)
+    features = (config["data_loader"]["args"].get("input_dir") or "").removeprefix("processed_")
+    low, high = report["ci95"].get("score") or (None, None)
+    # Other data sets have fewer of them.
+    values = [_text(report.get(name)) for name in NUMBERS]
+    values[-1] = f"**{values[-1]}** [{_text(low)}, {_text(high)}]"
+    log = run / "train.log"
     cells = [
         report["task"],
         model,
         features,
         *values,
         str(report["epoch"]),
-        f"{training_minutes(run / 'train.log'):.0f}",
+        # A report may lie elsewhere than its run.
+        f"{training_minutes(log):.0f}" if log.is_file() else _text(None),
     ]
     return f"| {' | '.join(map(cell, cells))} |"
 
@@ -80,6 +83,13 @@ def out_of_fold_rows(report: dict[str, Any], name: str) -> list[str]:
         score, spread = _text(own["score"]), _spread(own)
         rows.append([report["task"], member, len(its), parameters, score, spread, "", "", f"{sum(its):.0f}"])
     return [f"| {' | '.join(map(cell, cells))} |" for cells in rows]
+
+
+def _decision(report: dict[str, Any]) -> str:
+    """How the classes were decided, where it was not by the greatest probability of each item by itself."""
+    rule = report.get("decide", "argmax")
+    decided = "" if rule == "argmax" else f", decided by {rule}"
+    return decided + (", in context" if "each_event_alone" in report else "")
 
 
 def _folds(report: dict[str, Any]) -> str:

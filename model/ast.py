@@ -46,10 +46,12 @@ class ASTModel(BaseModel):
         model_size: 192, 384 or 768 dimensions; base224 and base384 differ in their ImageNet weights alone.
         weights: where pretrained weights come from. "hub"; or, for AudioSet, a local folder as transformers saves
             it, with config.json and model.safetensors; or, for ImageNet, a local file (.safetensors, .pth, .pt)
-            with the state dict of timm's distilled DeiT. None gives random numbers, as do two false flags.
+            with the state dict of timm's distilled DeiT. None gives random numbers, as does "hub" with two false
+            flags.
 
     Raises:
-        UserError: weights were asked for and cannot be had, or do not fit; the input is smaller than a patch.
+        UserError: weights were asked for and cannot be had, or do not fit, or no flag says what they are; the input
+            is smaller than a patch.
     """
 
     def __init__(
@@ -71,6 +73,9 @@ class ASTModel(BaseModel):
         geometry = Geometry(fstride, tstride, input_fdim, input_tdim)
         if problem := geometry.problem():
             raise UserError("arch.args", problem)
+        if weights not in (None, "hub") and not (audioset_pretrain or imagenet_pretrain):
+            what = f"is {weights!r}, but no pretraining is asked for"
+            raise UserError(CONFIG_KEY, what, "set audioset_pretrain or imagenet_pretrain to true, or leave it out")
         size = SIZES[model_size]
         config = ast_config(size, geometry)
         self.backbone = transformers.ASTModel(config)

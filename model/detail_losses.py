@@ -13,6 +13,10 @@ from torch.nn import functional as F
 from model import losses
 from model.loss import CrossEntropy, Weight
 
+# What the data loader tells of an event: its class at level 2 of task 1; and of a frame: see `FrameTargets` there.
+FINE_DIM = 7
+FRAME_DIM = 3
+
 
 @losses.register("fine_cross_entropy")
 class FineCrossEntropy(CrossEntropy):
@@ -58,7 +62,10 @@ class FrameSupervised(CrossEntropy):
     Args:
         frame_weight: of the frames' part.
         weight, label_smoothing: see `CrossEntropy`.
-        positive_weight: factor of the targets above 0 in a frame, one for all k or a list of k.
+        positive_weight: factor of the targets above 0 in a frame, one for all or a list of `FRAME_DIM`.
+
+    Raises:
+        ValueError: one of these is out of range.
     """
 
     details = "frames"
@@ -75,8 +82,9 @@ class FrameSupervised(CrossEntropy):
             raise ValueError(f"frame_weight is {frame_weight}, it cannot be negative")
         self.frame_weight = frame_weight
         self.register_buffer("positive_weight", torch.tensor(positive_weight, dtype=torch.float32))
-        if not (self.positive_weight > 0).all():
-            raise ValueError(f"positive_weight is {positive_weight}, it has to be above 0")
+        factors = self.positive_weight
+        if factors.shape not in ((), (FRAME_DIM,)) or not ((factors > 0) & factors.isfinite()).all():
+            raise ValueError(f"positive_weight is {positive_weight}, expected a number above 0 or {FRAME_DIM} of them")
 
     def forward(
         self,

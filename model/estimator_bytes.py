@@ -197,4 +197,6 @@ def _check_svm(svm: Any) -> None:
     _expect((svm._n_support >= 0).all() and svm._n_support.sum() == count, "an SVM of its support vectors")
     # A precomputed kernel picks columns of its input by number.
     _expect(svm.kernel in ("linear", "poly", "rbf", "sigmoid"), "an SVM with a known kernel")
+    # What `log_probabilities` takes its margins for.
+    _expect(svm.decision_function_shape == "ovr", "an SVM with a margin for each class")
     _expect(not svm._sparse and not svm._effective_probability and svm._probA.size == 0, "an SVM")

@@ -81,6 +81,7 @@ def make_pipeline(
     for _, step in steps:
         if not isinstance(step, str):
             step._validate_params()
+    _refuse_pairs(classifier)
     if select is not None and select < 1:
         raise ValueError(f"select is {select}, expected at least 1")
     return Pipeline(steps)
@@ -112,8 +113,15 @@ def check_grid(pipeline: Any, grid: Mapping[str, list[Any]]) -> None:
             raise ValueError(f"search.grid has no values of {parameter}")
         for value in values:
             pipeline.named_steps[step].set_params(**{parameter: value})._validate_params()
+            _refuse_pairs(pipeline.named_steps["classifier"])
             if value == 0 and step == "select":
                 raise ValueError("search.grid has a select of 0, expected at least 1")
+
+
+def _refuse_pairs(classifier: Any) -> None:
+    """`log_probabilities` takes an SVM's margins for those of classes; with "ovo" they are of pairs of classes."""
+    if (shape := getattr(classifier, "decision_function_shape", "ovr")) != "ovr":
+        raise ValueError(f"decision_function_shape is {shape!r}, expected 'ovr', a margin for each class")
 
 
 def log_probabilities(pipeline: Any, inputs: np.ndarray, n_classes: int) -> np.ndarray:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from base.base_model import BaseModel, Detailed
 from model import architectures
+from model.detail_losses import FINE_DIM
+from model.ranges import dropout_problem
 from model.span_body import Body, SpanBody, span_problem
+from utils.errors import UserError
 
 
 class _EventClassifier(BaseModel):
@@ -26,6 +29,8 @@ class _EventClassifier(BaseModel):
         frames_per_step: int | None,
     ) -> None:
         super().__init__()
+        if problem := dropout_problem(dropout):
+            raise UserError("arch.args", problem)
         self.body = SpanBody(indim, body, weights, frames_per_step)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * self.body.channels, outputs))
 
@@ -45,7 +50,7 @@ class EventNet(_EventClassifier):
         dropout: before the last layer.
 
     Raises:
-        UserError: see `SpanBody`.
+        UserError: see `SpanBody`; or the dropout is no share.
     """
 
     def __init__(
@@ -77,11 +82,11 @@ class FineEventNet(_EventClassifier):
 
     Args:
         label_dim: 2.
-        fine_dim: number of fine classes.
+        fine_dim: number of fine classes, 7 in SPRSound.
         indim, body, weights, dropout, frames_per_step: see `EventNet`.
 
     Raises:
-        UserError: see `SpanBody`.
+        UserError: see `EventNet`.
     """
 
     details = "fine"
@@ -89,7 +94,7 @@ class FineEventNet(_EventClassifier):
     def __init__(
         self,
         label_dim: int = 2,
-        fine_dim: int = 7,
+        fine_dim: int = FINE_DIM,
         indim: int = 4,
         body: Body = "resnet",
         weights: str | None = None,
@@ -106,7 +111,7 @@ class FineEventNet(_EventClassifier):
 
     @classmethod
     def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
-        if args["label_dim"] != 2 or args["fine_dim"] < 2:
+        if (args["label_dim"], args["fine_dim"]) != (2, FINE_DIM):
             given = f"{args['label_dim']} and {args['fine_dim']}"
-            return f"FineEventNet has 2 classes and at least 2 fine ones, not {given}"
+            return f"FineEventNet has 2 classes and {FINE_DIM} fine ones, not {given}"
         return span_problem("FineEventNet", args, shape)

@@ -66,10 +66,16 @@ class CrossEntropy(_WeightedLoss):
         weight: one factor a class, or "balanced", which the trainer replaces by `balanced_weights`; the mean is
             divided by the sum of the weights of the targets.
         label_smoothing: this share of the target is spread evenly over all classes.
+
+    Raises:
+        ValueError: `label_smoothing` is no share.
     """
 
     def __init__(self, weight: Weight = None, label_smoothing: float = 0.0) -> None:
         super().__init__(weight)
+        # PyTorch takes a negative one for none.
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be between 0.0 and 1.0, it is {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -90,10 +96,16 @@ class Focal(_WeightedLoss):
     Args:
         gamma: how much the items that are classified well count less.
         weight: as for `cross_entropy`; the alpha of the paper.
+
+    Raises:
+        ValueError: `gamma` is negative.
     """
 
     def __init__(self, gamma: float = 2.0, weight: Weight = None) -> None:
         super().__init__(weight)
+        # It would make an item that is classified surely infinity times 0.
+        if not gamma >= 0:
+            raise ValueError(f"gamma is {gamma}, it cannot be negative")
         self.gamma = gamma
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:

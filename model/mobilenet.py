@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from base.base_model import BaseModel
 from model import architectures
 from model.mobilenet_weights import audioset_state
+from model.ranges import dropout_problem
 from model.weights import load_exactly
+from utils.errors import UserError
 
 AUDIOSET_CLASSES = 527
 WIDTHS = {"mn04_as": 0.4, "mn10_as": 1.0}
@@ -128,7 +130,7 @@ class MobileNetAS(BaseModel):
         dropout: before the last layer.
 
     Raises:
-        UserError: weights were asked for and cannot be had, or do not fit.
+        UserError: weights were asked for and cannot be had, or do not fit; or the dropout is no share.
     """
 
     def __init__(
@@ -140,6 +142,8 @@ class MobileNetAS(BaseModel):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        if problem := dropout_problem(dropout):
+            raise UserError("arch.args", problem)
         width = WIDTHS[model_size]
 
         def scaled(channels: int) -> int:
@@ -187,7 +191,7 @@ class MobileNetAS(BaseModel):
             return f"MobileNetAS takes {wanted}, the items are {tuple(shape)}"
         if min(shape[1:]) < _MIN_SIDE:
             return f"MobileNetAS takes at least {_MIN_SIDE} bands and frames, the items are {tuple(shape)}"
-        return None
+        return dropout_problem(args["dropout"])
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from base.base_model import BaseModel, Detailed
 from model import architectures
+from model.detail_losses import FRAME_DIM
+from model.ranges import dropout_problem
 from model.span_body import Body, SpanBody, span_problem
+from utils.errors import UserError
 
 # A logit that stands for "no".
 _NO = -20.0
@@ -36,7 +39,7 @@ class RecordingNet(BaseModel):
         dropout: of the steps before the last layer.
 
     Raises:
-        UserError: see `SpanBody`.
+        UserError: see `SpanBody`; or the dropout is no share.
     """
 
     details = "frames"
@@ -45,13 +48,15 @@ class RecordingNet(BaseModel):
         self,
         label_dim: int,
         indim: int = 4,
-        frame_dim: int = 3,
+        frame_dim: int = FRAME_DIM,
         body: Body = "mn04_as",
         weights: str | None = "hub",
         dropout: float = 0.2,
         frames_per_step: int | None = None,
     ) -> None:
         super().__init__()
+        if problem := dropout_problem(dropout):
+            raise UserError("arch.args", problem)
         self.body = SpanBody(indim, body, weights, frames_per_step)
         channels = self.body.channels
         self.frames = nn.Linear(channels, frame_dim)
@@ -103,6 +108,8 @@ class RecordingNet(BaseModel):
 
     @classmethod
     def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
+        if args["frame_dim"] != FRAME_DIM:
+            return f"RecordingNet hears {FRAME_DIM} kinds of sounds in a frame, frame_dim is {args['frame_dim']}"
         return span_problem("RecordingNet", args, shape)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from base.base_model import BaseModel
 from model import architectures
-from model.weights import hub_files, load_exactly, local_path, read_state_dict
+from model.weights import CONFIG_KEY, hub_files, load_exactly, local_path, read_state_dict
+from utils.errors import UserError
 
 _MIN_SIDE = 32  # the network halves five times
 
@@ -29,13 +30,16 @@ class ResNet18(BaseModel):
             timm's resnet18; None gives random numbers.
 
     Raises:
-        UserError: weights were asked for and cannot be had, or do not fit.
+        UserError: weights were asked for and cannot be had, or do not fit, or a file is named but not `pretrained`.
     """
 
     def __init__(self, label_dim: int, indim: int = 1, pretrained: bool = True, weights: str | None = "hub") -> None:
         super().__init__()
         import timm
 
+        if weights not in (None, "hub") and not pretrained:
+            what = f"is {weights!r}, but pretrained is false"
+            raise UserError(CONFIG_KEY, what, "set pretrained to true, or leave it out")
         self.network = timm.create_model("resnet18", pretrained=False, in_chans=indim, num_classes=label_dim)
         if pretrained and weights is not None:
             self._load_imagenet(indim, weights)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.mobilenet import MobileNetAS
+from model.ranges import dropout_problem
 from model.small_resnet import small_resnet
 from utils.errors import UserError
 
@@ -77,4 +78,4 @@ def span_problem(name: str, args: Mapping[str, Any], shape: Sequence[int]) -> st
         return f"{name} takes (indim, bands, frames) with indim {args['indim']}, the items are {tuple(shape)}"
     if min(shape[1:]) < _LEAST_SIDE:
         return f"{name} takes at least {_LEAST_SIDE} bands and frames, the items are {tuple(shape)}"
-    return None
+    return dropout_problem(args["dropout"])

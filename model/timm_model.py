@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from base.base_model import BaseModel
 from model import architectures
+from model.ranges import dropout_problem
 from model.timm_network import classifier_names, create_network, network_problem, stages_of
 from utils.errors import UserError
 
 _FREEZE = "arch.args.freeze"
 _UNFREEZE = "arch.args.unfreeze_at"
+_DECAYS = "expected more than 0 and at most 1, 1 is none"
 
 
 @architectures.register()
@@ -36,12 +38,12 @@ class TimmModel(BaseModel):
             keeps its statistics.
         unfreeze_at: epochs, counted from 1, at whose beginning frozen stages are set free, the last ones first and
             each time the same number of them, until with the last epoch named all are free. None keeps them frozen.
-        layer_decay: the learning rate of a stage is that of the one behind it times this; the last layer has the
-            optimizer's.
+        layer_decay: the learning rate of a stage is that of the one behind it times this, above 0 and at most 1; the
+            last layer has the optimizer's.
 
     Raises:
         UserError: timm has no such network; weights were asked for and cannot be had, or do not fit; there are fewer
-            stages than are to be frozen, or set free.
+            stages than are to be frozen, or set free; the dropout or the decay is out of range.
     """
 
     def __init__(
@@ -56,14 +58,16 @@ class TimmModel(BaseModel):
         layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
+        if problem := dropout_problem(dropout):
+            raise UserError("arch.args", problem)
+        if not 0 < layer_decay <= 1:
+            raise UserError("arch.args.layer_decay", f"is {layer_decay}", _DECAYS)
         self.network = create_network(backbone, label_dim, indim, weights, dropout)
         self.stages = stages_of(self.network)
         self.layer_decay = layer_decay
         self._frozen = _checked_freeze(freeze, len(self.stages))
         self._unfreeze_at = _checked_epochs(unfreeze_at, self._frozen)
         self.changes_by_epoch = bool(self._unfreeze_at)
-        if layer_decay <= 0:
-            raise UserError("arch.args.layer_decay", f"is {layer_decay}", "expected more than 0, 1 is none")
         # What is set free later is trainable already: several processes have to know all that ever is.
         self._freeze_first(self.frozen_stages(math.inf))
 
@@ -116,7 +120,10 @@ class TimmModel(BaseModel):
     def input_problem(cls, args: Mapping[str, Any], shape: Sequence[int]) -> str | None:
         if len(shape) != 3 or shape[0] != args["indim"]:
             return f"TimmModel takes (indim, freq, time) with indim {args['indim']}, the items are {tuple(shape)}"
-        return network_problem(args["backbone"], shape)
+        if problem := network_problem(args["backbone"], shape) or dropout_problem(args["dropout"]):
+            return problem
+        decay = args["layer_decay"]
+        return None if 0 < decay <= 1 else f"layer_decay is {decay}, {_DECAYS}"
 
 
 def _checked_freeze(freeze: str | int | None, stages: int) -> int:

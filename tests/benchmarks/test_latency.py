@@ -5,6 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
 
 from tests.tiny import ROOT, run, tiny_run
 from utils.cli import run_script
@@ -18,14 +23,30 @@ CHANGES = {
 }
 
 
-def test_each_checkpoint_is_compared_with_the_first_on_the_same_recordings(
-    tiny_data, tmp_path, monkeypatch, own_sigterm
-):
+@pytest.fixture
+def latency(monkeypatch):
+    """The script."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("latency", ROOT / "benchmarks" / "latency.py")
-    latency = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "latency", latency)
-    spec.loader.exec_module(latency)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "latency", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("rule, named", [("argmax", "Poor Quality"), ("counted", "Adventitious")])
+def test_the_class_is_decided_as_the_checkpoint_says(latency, monkeypatch, rule, named):
+    monkeypatch.setattr(latency, "inputs_of", lambda *_: None)
+    monkeypatch.setattr(latency, "model_output", lambda *_: torch.tensor([[0.0, 9.0, 1.0]]))
+    trained = SimpleNamespace(
+        model=None, precision="fp32", rule=rule, priors=None, classes=("Normal", "Poor Quality", "Adventitious")
+    )
+    assert latency.class_of(trained, None, Path("a.wav")) == named
+
+
+def test_each_checkpoint_is_compared_with_the_first_on_the_same_recordings(
+    latency, tiny_data, tmp_path, monkeypatch, own_sigterm
+):
     trainers = [tiny_run(tiny_data, tmp_path / name, name=name, **CHANGES) for name in ("large", "small")]
     for trainer in trainers:
         trainer.train()

@@ -14,6 +14,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 
 from model.ast import ASTModel
 from model.ast_weights import from_deit
+from model.weights import without_weights
 from utils.errors import UserError
 
 SMALL = {"input_tdim": 56, "input_fdim": 36, "model_size": "tiny224"}  # 3 x 5 patches
@@ -255,3 +256,13 @@ def test_a_folder_that_describes_a_giant_is_refused(saved, tmp_path, config):
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(whole | config))
     with pytest.raises(UserError, match=r"config\.json"):
         ASTModel(9, **SMALL, audioset_pretrain=True, weights=str(folder))
+
+
+def test_weights_that_would_not_be_used_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"arch\.args\.weights: is '.*none', but no pretraining is asked for"):
+        ASTModel(3, **SMALL, weights=str(tmp_path / "none"))
+
+
+def test_a_checkpoint_whose_config_names_weights_that_were_not_used_can_be_restored():
+    args = {"label_dim": 3, **SMALL, "weights": "none"}
+    assert ASTModel(**without_weights(ASTModel, args)).eval()(torch.zeros(1, 56, 36)).shape == (1, 3)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.detail_losses import FineCrossEntropy, FrameSupervised
+from data_loader import details
+from data_loader.classes import resp_classes
+from model.detail_losses import FINE_DIM, FRAME_DIM, FineCrossEntropy, FrameSupervised
 from model.loss import CrossEntropy
 
 TARGET = torch.tensor([0, 1, 1, 0])
@@ -71,7 +73,22 @@ def test_targets_of_more_frames_are_taken_at_the_nearest_ones(logits, frames):
     torch.testing.assert_close(loss(logits, TARGET, heard, twice), loss(logits, TARGET, heard, targets))
 
 
-@pytest.mark.parametrize("args", [{"frame_weight": -1.0}, {"positive_weight": 0.0}, {"positive_weight": [1.0, -1.0]}])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"frame_weight": -1.0},
+        {"positive_weight": 0.0},
+        {"positive_weight": [1.0, 1.0, -1.0]},
+        {"positive_weight": []},
+        {"positive_weight": [1.0, 2.0]},
+        {"positive_weight": [1.0, 2.0, 3.0, 4.0]},
+        {"positive_weight": 1e300},
+    ],
+)
 def test_impossible_arguments_are_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
         FrameSupervised(**args)
+
+
+def test_there_are_as_many_details_as_the_data_loader_tells():
+    assert (len(resp_classes(1, 2)), details.FRAME_DIM) == (FINE_DIM, FRAME_DIM)

@@ -168,6 +168,14 @@ def test_indices_that_would_reach_beyond_the_arrays_are_refused(packed, kind, sp
     assert "its estimator is" in refused(spoilt(kind, packed[kind], spoil), kind)
 
 
+@pytest.mark.parametrize("shape", ["ovo", None])
+def test_an_svm_with_margins_of_pairs_of_classes_is_refused(packed, shape):
+    def spoil(svm):
+        svm.decision_function_shape = shape
+
+    assert "a margin for each class" in refused(spoilt("svm", packed["svm"], spoil), "svm")
+
+
 def test_a_tree_that_says_it_is_larger_than_it_is_is_refused(packed):
     data = spoilt("random_forest", packed["random_forest"], with_tree(node_count=5))
     count = '"content": "5"'

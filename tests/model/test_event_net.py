@@ -9,6 +9,7 @@ from model.event_net import EventNet, FineEventNet
 from model.mobilenet import MobileNetAS
 from model.mobilenet_weights import PUBLISHED
 from tests.tiny import ROOT
+from utils.errors import UserError
 
 WEIGHTS = ROOT.parent / "shared" / "weights" / PUBLISHED["mn04_as"].name
 
@@ -60,7 +61,20 @@ def test_the_body_has_the_weights_of_audioset():
 
 
 def test_what_does_not_fit_is_said_before_anything_is_built():
-    args = {"indim": 4, "label_dim": 3, "fine_dim": 7}
+    args = {"indim": 4, "label_dim": 3, "fine_dim": 7, "dropout": 0.2}
     assert "not 3 and 7" in FineEventNet.input_problem(args, (4, 64, 192))
+    for fine_dim in (1, 5, 9):
+        problem = FineEventNet.input_problem(args | {"label_dim": 2, "fine_dim": fine_dim}, (4, 64, 192))
+        assert problem == f"FineEventNet has 2 classes and 7 fine ones, not 2 and {fine_dim}"
+    assert FineEventNet.input_problem(args | {"label_dim": 2}, (4, 64, 192)) is None
     assert "(1, 224, 224)" in EventNet.input_problem(args, (1, 224, 224))
     assert EventNet.input_problem(args, (4, 64, 192)) is None
+
+
+@pytest.mark.parametrize("network", [EventNet, FineEventNet])
+@pytest.mark.parametrize("dropout", [2.0, -1])
+def test_a_dropout_that_is_no_share_is_refused(network, dropout):
+    args = {"indim": 4, "label_dim": 2, "fine_dim": 7, "dropout": dropout}
+    assert network.input_problem(args, (4, 64, 192)) == f"dropout is {dropout}, expected 0 to 1"
+    with pytest.raises(UserError, match=r"arch\.args: dropout is"):
+        network(2, dropout=dropout)

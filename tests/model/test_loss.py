@@ -90,3 +90,16 @@ def test_wrong_weights_are_named_before_training():
 def test_unresolved_balanced_is_not_taken_for_weights():
     with pytest.raises(ValueError, match="balanced_weights"):
         CrossEntropy("balanced")
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "fine_cross_entropy", "frame_supervised"])
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, float("nan")])
+def test_a_label_smoothing_that_is_no_share_is_refused(name, smoothing):
+    with pytest.raises(ValueError, match="label_smoothing must be between"):
+        losses[name](label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("gamma", [-2.0, -0.1, float("nan")])
+def test_a_focus_on_what_is_classified_well_is_refused(gamma):
+    with pytest.raises(ValueError, match="gamma is"):
+        Focal(gamma)

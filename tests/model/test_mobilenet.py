@@ -208,8 +208,16 @@ def test_a_file_put_into_the_cache_is_taken_and_a_damaged_one_refused(tmp_path, 
 
 
 def test_items_of_other_channels_or_axes_are_refused():
-    args = {"label_dim": 3, "indim": 1}
+    args = {"label_dim": 3, "indim": 1, "dropout": 0.2}
     assert MobileNetAS.input_problem(args, (1, 128, 1000)) is None
     assert "indim 1" in MobileNetAS.input_problem(args, (3, 224, 224))
     assert "(768, 128)" in MobileNetAS.input_problem(args, (768, 128))
     assert "at least 32" in MobileNetAS.input_problem(args, (1, 128, 31))
+
+
+@pytest.mark.parametrize("dropout", [2.0, -1, float("nan")])
+def test_a_dropout_that_is_no_share_is_refused(dropout):
+    args = {"label_dim": 3, "indim": 1, "dropout": dropout}
+    assert MobileNetAS.input_problem(args, (1, 128, 1000)) == f"dropout is {dropout}, expected 0 to 1"
+    with pytest.raises(UserError, match=r"arch\.args: dropout is"):
+        MobileNetAS(3, weights=None, dropout=dropout)

@@ -92,3 +92,15 @@ def test_steps_in_time_are_as_many_frames_apart_as_asked_for(body, frames_per_st
 def test_steps_that_a_body_cannot_have_are_refused(frames_per_step):
     with pytest.raises(UserError, match=f"frames_per_step: is {frames_per_step} .take one of 1, 2, 4, 8, 16, 32"):
         RecordingNet(2, body="mn04_as", weights=None, frames_per_step=frames_per_step)
+
+
+def test_arguments_that_cannot_work_are_said_before_anything_is_built():
+    args = {"indim": 4, "frame_dim": 3, "dropout": 0.2}
+    assert RecordingNet.input_problem(args, (4, 64, 1232)) is None
+    assert "(1, 224, 224)" in RecordingNet.input_problem(args, (1, 224, 224))
+    for frame_dim in (5, 0, -1):
+        problem = RecordingNet.input_problem(args | {"frame_dim": frame_dim}, (4, 64, 1232))
+        assert problem == f"RecordingNet hears 3 kinds of sounds in a frame, frame_dim is {frame_dim}"
+    assert RecordingNet.input_problem(args | {"dropout": 2.0}, (4, 64, 1232)) == "dropout is 2.0, expected 0 to 1"
+    with pytest.raises(UserError, match=r"arch\.args: dropout is -1"):
+        RecordingNet(3, body="resnet", weights=None, dropout=-1)

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from model.resnet import ResNet18
+from model.weights import without_weights
 from utils.errors import UserError
 
 
@@ -81,3 +82,13 @@ def test_items_of_other_channels_or_axes_are_refused():
     assert "indim 1" in ResNet18.input_problem(args, (3, 224, 224))
     assert "(768, 128)" in ResNet18.input_problem(args, (768, 128))
     assert "32x32" in ResNet18.input_problem(args, (1, 16, 300))
+
+
+def test_weights_that_would_not_be_used_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"arch\.args\.weights: is '.*none.pth', but pretrained is false"):
+        ResNet18(3, pretrained=False, weights=str(tmp_path / "none.pth"))
+
+
+def test_a_checkpoint_whose_config_names_weights_that_were_not_used_can_be_restored():
+    args = {"label_dim": 3, "pretrained": False, "weights": "none.pth"}
+    assert ResNet18(**without_weights(ResNet18, args)).eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 3)

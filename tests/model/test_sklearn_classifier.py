@@ -147,6 +147,8 @@ def test_a_search_takes_the_best_parameters_and_fits_them_on_all(caplog):
         ({"search": {"grid": {"gama": [1]}}}, "Invalid parameter 'gama'"),
         ({"search": {"grid": {"C": [1, "x"]}}}, "The 'C' parameter of SVC"),
         ({"search": {"grid": {"C": []}}}, "search.grid has no values of C"),
+        ({"params": {"decision_function_shape": "ovo"}}, "decision_function_shape is 'ovo', expected 'ovr'"),
+        ({"search": {"grid": {"decision_function_shape": ["ovr", "ovo"]}}}, "decision_function_shape is 'ovo'"),
         ({"search": {"grid": {"C": [1]}, "folds": 1}}, "search.folds is 1"),
         ({"search": {"gird": {"C": [1]}}}, "search.gird is unknown"),
     ],

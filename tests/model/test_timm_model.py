@@ -143,7 +143,7 @@ def test_an_unknown_backbone_is_named_with_the_nearest(backbone, hint):
         ({"freeze": 2, "unfreeze_at": [3, 2]}, "unfreeze_at"),
         ({"freeze": 2, "unfreeze_at": [1, 2]}, "unfreeze_at"),
         ({"freeze": 2, "unfreeze_at": [2, 3, 4]}, "unfreeze_at"),
-        ({"layer_decay": 0.0}, "layer_decay"),
+        *(({"layer_decay": value}, "layer_decay") for value in (0.0, 1.01, 50.0, float("nan"))),
     ],
 )
 def test_what_cannot_be_frozen_is_an_error_of_the_config(args, subject):
@@ -203,7 +203,7 @@ def test_learning_rates_fall_from_the_last_layer_to_the_stem():
 
 
 def test_items_of_other_channels_or_sides_are_refused():
-    args = {"label_dim": 3, "indim": 1, "backbone": "efficientnet_b0"}
+    args = {"label_dim": 3, "indim": 1, "backbone": "efficientnet_b0", "dropout": 0.0, "layer_decay": 1.0}
     assert TimmModel.input_problem(args, (1, 64, 300)) is None
     assert "indim 1" in TimmModel.input_problem(args, (3, 224, 224))
     assert "(768, 128)" in TimmModel.input_problem(args, (768, 128))
@@ -211,3 +211,17 @@ def test_items_of_other_channels_or_sides_are_refused():
     fixed = args | {"backbone": "vit_tiny_patch16_224"}
     assert TimmModel.input_problem(fixed, (1, 224, 224)) is None
     assert "224x224" in TimmModel.input_problem(fixed, (1, 64, 300))
+
+
+def test_shares_out_of_range_are_said_before_anything_is_built():
+    args = {"label_dim": 3, "indim": 1, "backbone": BACKBONE, "dropout": 1.0, "layer_decay": 0.5}
+    assert TimmModel.input_problem(args, (1, 64, 300)) is None
+    for dropout in (2.0, -1):
+        assert TimmModel.input_problem(args | {"dropout": dropout}, (1, 64, 300)) == (
+            f"dropout is {dropout}, expected 0 to 1"
+        )
+        with pytest.raises(UserError, match=r"arch\.args: dropout is"):
+            make(dropout=dropout)
+    for decay in (0.0, -1, 50.0):
+        problem = TimmModel.input_problem(args | {"layer_decay": decay}, (1, 64, 300))
+        assert problem == f"layer_decay is {decay}, expected more than 0 and at most 1, 1 is none"
