@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 import pandas as pd
 
 from data_loader.adapters import Adapter, adapters
+from data_loader.splits import split_name
 from utils.errors import UserError
 
 _WHERE = "data_loader.args.adapter"
-_SPLITS = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 
 
 def lookup_adapter(adapter: str | dict[str, Any]) -> tuple[Adapter, dict[str, Any]]:
@@ -38,9 +39,10 @@ def read_audio_table(
         test_fold: the items of this fold are the split "test".
 
     Returns:
-        The columns wav_name and path (relative to the folder), label, split ("train" unless the data set says
-        otherwise), start and end (seconds, float64; NaN for the file's end), group (str; each file is one unless the
-        data set has them) or, where the groups are patients, patient_id, and what else the adapter gives, as text.
+        The columns wav_name and path (relative to the folder, one spelling a file), label, split ("train" unless the
+        data set says otherwise, see `split_name`), start and end (seconds, float64; NaN for the file's end), group
+        (str; each file is one unless the data set has them) or, where the groups are patients, patient_id, and what
+        else the adapter gives, as text. But for paths, nothing has blanks around it.
 
     Raises:
         UserError: the adapter cannot read the folder, or what it gives is no such table, or audio files are missing.
@@ -48,15 +50,19 @@ def read_audio_table(
     found, params = lookup_adapter(adapter)
     given = found.read(data_dir, **params).reset_index(drop=True).astype(object)
     given = given.where(given.notna(), "").astype(str)
+    # A patient " 7" is the patient "7". A path may have blanks in its file system; a CSV's were taken away.
+    for column in given.columns.drop("path"):
+        given[column] = given[column].str.strip()
     where = f"{data_dir} ({found.name})"
     if not len(given):
         raise UserError(where, "holds no labelled sound")
     for column in ("path", "label"):
         _refuse_rows(where, given[column].str.strip() == "", given, f"has no {column}")
+    given["path"] = given["path"].map(normpath)
     groups = given["group"].where(given["group"] != "", given["path"]) if "group" in given else given["path"]
     split = given["split"] if "split" in given else pd.Series("train", given.index)
     table = pd.DataFrame({"wav_name": given["path"], "patient_id" if found.groups == "patients" else "group": groups})
-    table["split"] = split.replace(_SPLITS)
+    table["split"] = split.map(split_name)
     table["start"], table["end"] = (_seconds(where, given, column) for column in ("start", "end"))
     table["start"] = table["start"].fillna(0.0)
     wrong = (table["start"] < 0) | (table["end"] <= table["start"])
@@ -98,7 +104,7 @@ def _in_column(where: str, table: pd.DataFrame, column: str, value: Any) -> pd.S
 def _seconds(where: str, given: pd.DataFrame, column: str) -> pd.Series:
     if column not in given:
         return pd.Series(float("nan"), given.index)
-    text = given[column].str.strip()
+    text = given[column]
     seconds = pd.to_numeric(text, errors="coerce")
     # Infinity is a number to pandas.
     wrong = (text != "") & ~seconds.between(-1e9, 1e9)

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from logger.log import get_logger
 from utils.errors import UserError
+
+logger = get_logger(__name__)
 
 ValidationSplit = float | int | str | dict[str, int]
 # Of the validation_split "64/16/20": numbers of training, validation, test.
@@ -24,13 +27,30 @@ _THREE_SHARES = re.compile(r"\d{1,9}(\.\d{1,9})?(/\d{1,9}(\.\d{1,9})?){2}")
 HELD_OUT = "held_out"
 # The two parts of the official test set of 2022.
 TEST_PARTS = ("inter", "intra")
+# The splits of any data set, and what else they are called.
+SPLITS = ("train", "valid", "test")
+_ALIASES = {"": "train", "training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
+
+
+def split_name(written: str) -> str:
+    """The name of a split, however a data set spells it: "Training" is "train", and so is what has none.
+
+    A name that is no split's and no test set's stays as it is.
+
+    >>> [split_name(written) for written in ("Val", "TEST", "Test2023", "")]
+    ['valid', 'test', 'test2023', 'train']
+    """
+    name = written.strip().lower()
+    name = _ALIASES.get(name, name)
+    return name if name in SPLITS or is_test_split(name) else written
 
 
 def is_test_split(name: str) -> bool:
     """Whether a split of the tables is a test set: "inter", "intra", "test" or "test2023" and the like.
 
-    A test set is scored; nothing is trained, validated or chosen on it.
+    In letters of either case. A test set is scored; nothing is trained, validated or chosen on it.
     """
+    name = name.lower()
     return name in TEST_PARTS or name.startswith("test")
 
 
@@ -57,9 +77,11 @@ def split_items(
         labels: class index of each item.
         groups: of each item, the same on every machine; all items of a group come to one side. Patients, unless
             scores that are too good are wanted.
-        validation_split: the validation's share of the items (a fraction below 1), how many items (a count; as near
-            to it as whole patients allow), or one fold of several, ``{"folds": 5, "fold": 0}``. 0 is no validation.
-            ``"64/16/20"`` are the shares of training, validation and a test part.
+        validation_split: the validation's share of the items (a fraction below 1), how many items (a count), or one
+            fold of several, ``{"folds": 5, "fold": 0}``. 0 is no validation. ``"64/16/20"`` are the shares of
+            training, validation and a test part. Sizes are as near to these as whole groups and the classes allow: a
+            class of enough groups comes to every side, which matters more. A small count or fraction can so become
+            several times as many items; a size that is more than a tenth off is logged.
         seed: draws another split of the same kind.
 
     Raises:
@@ -71,13 +93,21 @@ def split_items(
     groups = [str(group) for group in groups]
     shares, side = _shares(validation_split, n_items, len(set(groups)))
     sides = assign_groups(np.asarray(labels), groups, shares, seed)
-    return _by_side(sides, side, validation_split)
+    return _by_side(sides, side, shares, validation_split)
 
 
-def _by_side(sides: np.ndarray, side: int, validation_split: ValidationSplit) -> Split:
-    """Of the side of each item: `side` is the validation."""
+def _by_side(sides: np.ndarray, side: int, shares: np.ndarray, validation_split: ValidationSplit) -> Split:
+    """Of the side of each item: `side` is the validation. Logs a size far from what the shares ask for."""
     valid = sides == side
     test = (sides == _TEST_SIDE) & has_test_part(validation_split)
+    asked = {"validation": (valid, shares[side])}
+    if has_test_part(validation_split):
+        asked["the test part"] = (test, shares[_TEST_SIDE])
+    for name, (rows, share) in asked.items():
+        wanted, given = share * len(sides), int(rows.sum())
+        if abs(given - wanted) > wanted / 10:
+            what = f"{name} has {given:,} items, asked: {wanted:,.0f}"
+            logger.info("validation_split is %s: %s (docs/datasets.md#splits says why)", validation_split, what)
     return Split(*(np.flatnonzero(rows) for rows in (~valid & ~test, valid, test)))
 
 
@@ -108,7 +138,7 @@ def split_in_order(values: Sequence[float], patients: Sequence[str], validation_
     order = np.lexsort((np.arange(len(names)), value_of))
     sides = np.empty(len(names), dtype=np.int64)
     sides[order] = _cut(counts[order], shares)
-    return _by_side(sides[rows], side, validation_split)
+    return _by_side(sides[rows], side, shares, validation_split)
 
 
 def _cut(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def register_adapter(
 
 
 def read_metadata(path: Path, columns: Mapping[str, str], separator: str = ",") -> pd.DataFrame:
-    """Some columns of a text table under other names: all as text, an empty cell as "".
+    """Some columns of a text table under other names: all as text, without blanks around it, an empty cell as "".
 
     Args:
         columns: the new name of a column, and its name in the file.
@@ -79,4 +79,4 @@ def read_metadata(path: Path, columns: Mapping[str, str], separator: str = ",") 
         raise UserError(path, f"is not a readable table: {error}") from error
     if missing := [column for column in columns.values() if column not in table.columns]:
         raise UserError(path, f"lacks the column {missing[0]}", f"its columns: {', '.join(map(str, table.columns))}")
-    return pd.DataFrame({name: table[column] for name, column in columns.items()})
+    return pd.DataFrame({name: table[column].str.strip() for name, column in columns.items()})

@@ -24,7 +24,7 @@ def csv_file(
     end: str | None = None,
     separator: str = ",",
 ) -> pd.DataFrame:
-    """A row a sound.
+    """A row a sound; blanks around a cell are left out, and an item without a split is for training.
 
     Args:
         file: the CSV, in the data folder.

@@ -13,6 +13,8 @@ from data_loader.audio_table import read_audio_table
 from tests import sounds
 from utils.errors import UserError
 
+SPLITS = ("train", "valid", "test")
+
 
 def rows(table, *columns):
     return [tuple(row) for row in table[list(columns)].itertuples(index=False)]
@@ -64,6 +66,126 @@ def test_a_folder_a_split_of_a_folder_a_class(tmp_path):
     ]
     found = read_audio_table(tmp_path, "folders")
     assert rows(found.assign(path=found["path"].str.rsplit("/").str[-1]), "path", "label", "split") == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "valid", "test"),
+        ("training", "validation", "testing"),
+        ("Train", "Val", "TEST"),
+        ("TRAIN", "dev", "Test"),
+    ],
+)
+def test_folders_of_splits_are_known_in_any_spelling(tmp_path, names):
+    for name in names:
+        for label in ("cat", "dog"):
+            sounds.tone(tmp_path / name / label / "0.wav")
+    # Neither holds sounds of the set.
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.txt").touch()
+    sounds.tone(tmp_path / ".Trash-1000" / "files" / "0.wav")
+    table = read_audio_table(tmp_path, "folders")
+    expected = [
+        (f"{name}/{label}/0.wav", label, split)
+        for name, split in zip(names, SPLITS, strict=True)
+        for label in ("cat", "dog")
+    ]
+    assert sorted(rows(table, "path", "label", "split")) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits", "others"),
+    [
+        (("train", "test", "docs"), "test, train", "docs"),
+        (("cat", "Training", "dog", "eval"), "Training", "cat, dog, eval"),
+    ],
+)
+def test_folders_of_splits_beside_others_are_refused(tmp_path, names, splits, others):
+    for name in names:
+        sounds.tone(tmp_path / name / "cat" / "0.wav")
+    with pytest.raises(UserError, match=f"holds folders of splits .{splits}. and others .{others}."):
+        read_audio_table(tmp_path, "folders")
+
+
+def test_a_class_may_be_a_link_and_a_hidden_folder_is_none(tmp_path):
+    for name in ("set/cat/0.wav", "set/.Trash-1000/files/0.wav", "elsewhere/1.wav"):
+        sounds.tone(tmp_path / name)
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere")
+    table = read_audio_table(tmp_path / "set", "folders")
+    assert rows(table, "path", "label") == [("cat/0.wav", "cat"), ("dog/1.wav", "dog")]
+
+
+def csv_table(folder, header, content, **named):
+    """What is read of a CSV with these columns, each under its own name."""
+    for name in {row[0].strip() for row in content}:
+        sounds.tone(folder / name, 0.1)
+    sounds.table(folder / "metadata.csv", header, content)
+    columns = {column: column for column in header if column not in ("path", "label")}
+    return read_audio_table(folder, {"name": "csv", **columns, **named})
+
+
+def test_blanks_around_a_cell_are_no_part_of_it(tmp_path):
+    content = [
+        ("a.wav ", "cat ", " train", " 7", "1 "),
+        (" b.wav", "cat", "test ", "7", " 1"),
+        ("c.wav", "\tdog", "", " ", "2"),
+    ]
+    table = csv_table(tmp_path, ["path", "label", "split", "group", "fold"], content)
+    assert rows(table, "path", "label", "split", "group", "fold") == [
+        ("a.wav", "cat", "train", "7", "1"),
+        ("b.wav", "cat", "test", "7", "1"),
+        # A file without a group is its own.
+        ("c.wav", "dog", "train", "c.wav", "2"),
+    ]
+
+
+def test_blanks_around_what_an_adapter_of_ones_own_gives_are_left_out_but_not_those_of_a_file(tmp_path):
+    @register_adapter("blanks")
+    def blanks(data_dir):
+        return pd.DataFrame(
+            {"path": [" a.wav"], "label": ["cat "], "group": [" 7"], "split": ["Test "], "site": ["x "]}
+        )
+
+    sounds.tone(tmp_path / " a.wav")
+    table = read_audio_table(tmp_path, "blanks")
+    assert rows(table, "path", "label", "group", "split", "site") == [(" a.wav", "cat", "7", "test", "x")]
+
+
+def test_an_item_without_a_split_is_for_training(tmp_path):
+    content = [(f"{number}.wav", "cat", split) for number, split in enumerate(["test", "", " ", "train"])]
+    table = csv_table(tmp_path, ["path", "label", "split"], content)
+    assert table["split"].tolist() == ["test", "train", "train", "train"]
+
+
+def test_a_split_is_known_in_any_spelling_and_a_test_set_always(tmp_path):
+    written = [
+        "Train",
+        "TRAINING",
+        "Valid",
+        "Val",
+        "Dev",
+        "Validation",
+        "Test",
+        "TESTING",
+        "Test2023",
+        "Inter",
+        "Wild",
+    ]
+    content = [(f"{number}.wav", "cat", split) for number, split in enumerate(written)]
+    table = csv_table(tmp_path, ["path", "label", "split"], content)
+    expected = ["train"] * 2 + ["valid"] * 4 + ["test"] * 2 + ["test2023", "inter"]
+    # What is no split that anyone knows keeps its name.
+    assert table["split"].tolist() == [*expected, "Wild"]
+
+
+def test_spellings_of_one_path_are_one_file(tmp_path):
+    (tmp_path / "b").mkdir()
+    sounds.tone(tmp_path / "a.wav", 0.1)
+    spellings = ["a.wav", "./a.wav", "b/../a.wav", ".//a.wav"]
+    table = csv_table(tmp_path, ["path", "label"], [(path, label) for path in spellings for label in ("cat", "dog")])
+    for column in ("path", "wav_name", "group"):
+        assert set(table[column]) == {"a.wav"}
 
 
 def test_urbansound8k(tmp_path):

@@ -8,7 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_loader.classes import resp_classes
-from data_loader.splits import Split, missing_classes, parted_groups, split_items
+from data_loader.splits import (
+    Split,
+    is_test_split,
+    missing_classes,
+    parted_groups,
+    split_in_order,
+    split_items,
+)
 from utils.errors import UserError
 
 ITEMS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), min_size=20, max_size=200)
@@ -72,6 +79,51 @@ def test_a_count_is_met_as_nearly_as_whole_patients_allow():
     labels, patients, names = make(random_rows())
     assert abs(len(split_items(labels, patients, 150).valid) - 150) <= 25
     assert len(split_items(labels, names, 150).valid) == pytest.approx(150, abs=3)
+
+
+def said(caplog):
+    return [record.getMessage().split(" (")[0] for record in caplog.records]
+
+
+@pytest.mark.parametrize(("validation_split", "asked"), [(10, "10"), (0.02, "6"), (1, "1")])
+def test_a_small_validation_grows_by_a_rare_class_and_it_is_said(caplog, validation_split, asked):
+    caplog.set_level("INFO")
+    labels, patients, _names = make([(0, n // 10) for n in range(200)] + [(n % 2, 30 + n // 40) for n in range(80)])
+    valid = split_items(labels, patients, validation_split).valid
+    assert 1 in np.array(labels)[valid]
+    assert said(caplog) == [
+        f"validation_split is {validation_split}: validation has {len(valid)} items, asked: {asked}"
+    ]
+    assert len(valid) >= 40
+
+
+@pytest.mark.parametrize("validation_split", [100, 105, 0.5, {"folds": 4, "fold": 1}, "50/25/25", 0])
+def test_a_validation_of_nearly_the_size_that_was_asked_for_is_no_news(caplog, validation_split):
+    caplog.set_level("INFO")
+    labels, patients, _names = make([(0, n // 10) for n in range(200)])
+    split_items(labels, patients, validation_split)
+    split_in_order(range(200), patients, validation_split)
+    assert not said(caplog)
+
+
+def test_the_size_of_each_side_that_is_chosen_or_scored_on_is_said(caplog):
+    caplog.set_level("INFO")
+    patients = ["a"] * 10 + ["b"] * 30 + ["c"] * 60
+    order = [ord(patient) for patient in patients]
+    split = split_in_order(order, patients, "80/10/10")
+    assert (len(split.train), len(split.valid), len(split.test)) == (10, 30, 60)
+    split_in_order(order, patients, 0.2)
+    assert said(caplog) == [
+        "validation_split is 80/10/10: validation has 30 items, asked: 10",
+        "validation_split is 80/10/10: the test part has 60 items, asked: 10",
+        "validation_split is 0.2: validation has 60 items, asked: 20",
+    ]
+
+
+@pytest.mark.parametrize("name", ["test", "Test", "TEST2023", "testing", "inter", "Intra"])
+def test_a_test_set_is_one_in_any_spelling(name):
+    assert is_test_split(name)
+    assert not is_test_split("Train")
 
 
 def test_a_random_split_puts_patients_on_both_sides():
