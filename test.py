@@ -77,7 +77,10 @@ def main(args: Namespace) -> None:
         from logger.log import setup_logging
         from trainer.trained import load_trained
         from utils.device import choose_device
+        from utils.distributed import world_size
 
+    if world_size() > 1:
+        raise UserError("test.py", "several processes were started", "start one, without torchrun")
     setup_logging(None)
     changes = {"data_dir": args.data_dir, "batch_size": args.bs}
     changes = {key: value for key, value in changes.items() if value is not None}

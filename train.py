@@ -56,7 +56,10 @@ def parser() -> ArgumentParser:
         help="train K folds, score each item by what was not trained on it, and write one ensemble checkpoint",
     )
     result.add_argument(
-        "--seeds", type=positive, metavar="N", help="with --folds: train each fold N times (default: 1)"
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="with --folds: train each fold N times (default: 1; not with --teacher)",
     )
     result.add_argument(
         "--teacher",

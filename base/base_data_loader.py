@@ -113,6 +113,10 @@ class BaseDataLoader(OrderedLoader):
         """
         self.sampler.set_epoch(epoch, start)
 
+    def drawn_digest(self, items: int) -> str:
+        """A digest of which items the epoch has drawn, so many of them, in all processes together."""
+        return hashlib.sha256(np.sort(self.sampler.order()[:items]).tobytes()).hexdigest()
+
     def items_after(self, batches: int, start: int = 0) -> int:
         """How many items of the epoch all processes have drawn, so many batches after `start`."""
         return min(start + batches * self.batch_size * self.world_size, self.items_per_epoch)

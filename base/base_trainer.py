@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from base.going_on import BEST, Past, go_on_in, has_best
 from base.run_files import checkpoints_of, places_of, publish, write_text
 from base.save_clock import SaveClock
 from base.saved_state import misfit, optimizer_misfit
@@ -24,7 +25,7 @@ from utils.checkpoint import load_checkpoint, load_weights, pack_checkpoint, sav
 from utils.cli import Stopped
 from utils.config import ConfigParser
 from utils.device import plain_module
-from utils.distributed import rank
+from utils.distributed import first_process_does, rank
 from utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -72,12 +73,17 @@ class BaseTrainer(ABC):
         self.early_stop: float = config.get("trainer.early_stop") or math.inf
         monitor = config.get("trainer.monitor", "off")
         self.mnt_mode, self.mnt_metric = ("off", None) if monitor == "off" else monitor.split()
-        self.mnt_best = math.inf if self.mnt_mode == "min" else -math.inf
-        self.not_improved_count = 0
+        self._forget_best()
         self.history: list[dict[str, float]] = []
+        # With which it is trained; where nothing is left to train, with which it was.
+        self.trained_as = config.to_dict()
+        # Where a resumed run goes on: after this epoch and step.
+        self.resumed_at: tuple[float, float] = (0, math.inf)
         self._signal: int | None = None
         self._pid = os.getpid()
         self._saved: Path | None = config.resume
+        # Whether the best checkpoint in the folder is that of the history.
+        self._has_best = True
         # The last whole epoch and its checkpoint, packed, where `save_period` has not put it on the disk.
         self._unsaved: tuple[int, bytes] | None = None
 
@@ -110,6 +116,8 @@ class BaseTrainer(ABC):
             logger.warning("all %d epochs are done: nothing is left to train", self.epochs)
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
+            if self.config.resume:
+                self._go_on(self.config.resume)
             if rank() == 0:
                 # A run that was killed just after it wrote a checkpoint has not come to this.
                 self._follow_up(self.start_epoch - 1)
@@ -134,6 +142,31 @@ class BaseTrainer(ABC):
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
         return self._best_figures()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether anything is left to train."""
+        return self.start_epoch <= self.epochs and self.not_improved_count < self.early_stop
+
+    def _go_on(self, path: Path) -> None:
+        """Make the folder that of the training that goes on from a checkpoint. If none is left, it stays as it is."""
+        config, is_left = self.config, self.is_left
+        past = Past(path, self.resumed_at, self.history, self._best_epoch(), config.to_dict())
+
+        def prepare() -> bool:
+            if not is_left and path.parent == config.save_dir:
+                return has_best(config.save_dir, past)
+            found = go_on_in(config.save_dir, past)
+            if (best := config.save_dir / BEST).is_file():
+                publish(best, config.save_root)
+            config.note_config(self.trained_as)
+            return found
+
+        self._has_best = first_process_does(prepare)
+        if is_left and not self._has_best:
+            logger.warning("the best checkpoint so far, of epoch %d, is not there: it is forgotten", past.best)
+            self._forget_best()
+            self._has_best = True
 
     def _one_epoch(self, epoch: int) -> None:
         figures = {"epoch": epoch, **self._train_epoch(epoch)}
@@ -168,13 +201,19 @@ class BaseTrainer(ABC):
         self.not_improved_count += 1
         return False
 
+    def _best_epoch(self) -> int | None:
+        """The number of the best epoch so far; None where nothing is monitored or none was better than nothing."""
+        number = len(self.history) - self.not_improved_count
+        if self.mnt_metric is None or not isinstance(number, int) or not 0 < number <= len(self.history):
+            return None
+        return number if self.history[number - 1].get(self.mnt_metric) == self.mnt_best else None
+
+    def _forget_best(self) -> None:
+        self.mnt_best = math.inf if self.mnt_mode == "min" else -math.inf
+        self.not_improved_count = 0
+
     def _best_figures(self) -> dict[str, float]:
-        if not self.history:
-            return {}
-        if self.mnt_metric is None:
-            return self.history[-1]
-        seen = [figures for figures in self.history if figures.get(self.mnt_metric) == self.mnt_best]
-        return seen[0] if seen else self.history[-1]
+        return self.history[(self._best_epoch() or 0) - 1] if self.history else {}
 
     def _on_signal(self, signum: int, frame: Any) -> None:
         if os.getpid() != self._pid:
@@ -231,7 +270,7 @@ class BaseTrainer(ABC):
         if rank() != 0:
             return
         if save_best:
-            path = self.config.save_dir / "model_best.pth"
+            path = self.config.save_dir / BEST
             save_checkpoint(path, self._state(epoch))
             publish(path, self.config.save_root)
             logger.info("saved the best so far: %s", path)
@@ -250,7 +289,7 @@ class BaseTrainer(ABC):
         for place in places_of(folder, before=(epoch, math.inf)):
             place.unlink()
         if self.keep_last:
-            # Later ones, of a run that went on from an earlier epoch, are left alone until it comes to them.
+            # Where nothing is left to train after an earlier epoch, later ones stay.
             earlier = [old for number, old in checkpoints_of(folder) if number <= epoch]
             for old in earlier[: -self.keep_last]:
                 old.unlink()
@@ -285,8 +324,8 @@ class BaseTrainer(ABC):
 
     def to_test(self) -> Path | None:
         """The checkpoint to test: the best one, or the newest; None where the run has saved none."""
-        best = self.config.save_dir / "model_best.pth"
-        return best if best.is_file() else self._saved
+        best = self.config.save_dir / BEST
+        return best if self._has_best and best.is_file() else self._saved
 
     def _resume_checkpoint(self, path: Path) -> None:
         """Take everything from a checkpoint and go on after its epoch, or from its place in the next one.
@@ -311,11 +350,15 @@ class BaseTrainer(ABC):
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch = checkpoint["epoch"] + 1
         self.history = checkpoint["history"]
+        self.resumed_at = (checkpoint["epoch"], math.inf)
+        if checkpoint.get("place") is not None:
+            self.resumed_at = (self.start_epoch, checkpoint.get("global_step", 0))
         if saved["trainer"].get("monitor", "off") == self.config.get("trainer.monitor", "off"):
             self.mnt_best = checkpoint["monitor"]["best"]
             self.not_improved_count = checkpoint["monitor"]["not_improved_count"]
         else:
             logger.warning("the monitor changed: the best so far is forgotten")
+        self.trained_as = self.config.to_dict() if self.is_left else saved
         self._load_extra_state(checkpoint)
         logger.info("resumed from %s; next is epoch %d", path, self.start_epoch)
 

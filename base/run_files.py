@@ -28,6 +28,11 @@ def places_of(folder: Path, before: tuple[float, float]) -> list[Path]:
     return [path for epoch, step, path in _in_order(folder) if step < math.inf and (epoch, step) < before]
 
 
+def later_than(folder: Path, place: tuple[float, float]) -> list[Path]:
+    """A run's checkpoints that are later than (epoch, step), the newest first; a whole epoch has infinite steps."""
+    return [path for epoch, step, path in reversed(_in_order(folder)) if (epoch, step) > place]
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of the newest run that has one; None where there is none.
 

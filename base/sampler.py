@@ -64,7 +64,8 @@ class EpochSampler(Sampler[int]):
         """How many items `draw` gives."""
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[int]:
+    def order(self) -> np.ndarray:
+        """The items of the epoch, of all processes together, from its first on."""
         # Two streams for two numbers: neighbouring seeds must not give the neighbouring epoch's order.
         seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         generator = torch.Generator().manual_seed(seed)
@@ -75,7 +76,10 @@ class EpochSampler(Sampler[int]):
                 items = self._similar(items, generator)
             missing = -len(items) % self.world_size
             items = np.concatenate([items, np.resize(items, missing)]) if missing else items
-        mine = items[self.start :][self.rank :: self.world_size]
+        return items
+
+    def __iter__(self) -> Iterator[int]:
+        mine = self.order()[self.start :][self.rank :: self.world_size]
         # Some at a time: a million numbers as Python objects would take 40 MB.
         return chain.from_iterable(mine[start : start + _CHUNK].tolist() for start in range(0, len(mine), _CHUNK))
 

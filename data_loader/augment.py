@@ -31,7 +31,8 @@ class Augmentation:
         gain_db: waveforms are made louder or softer by up to this many dB.
         noise_db: white noise this far below the waveform's own level (dB) is added; None adds none.
         shift: waveforms are moved in a circle by up to this share of their length.
-        place: waveforms are cut or padded to the loader's duration at a random place; else from their start.
+        place: waveforms are cut or padded to the loader's duration at a random place; else, and in evaluation, from
+            their start.
         time_masks, freq_masks: how many stretches of time and bands of frequency are masked with the item's mean
             (SpecAugment: Park et al., arXiv 1904.08779).
         time_width, freq_width: greatest width of a mask, as a share of the axis.
@@ -205,7 +206,8 @@ def place(
         lengths: ``(batch,)`` int64.
 
     Returns:
-        The waveforms ``(batch, [channels,] samples)`` and their new lengths, `samples` each.
+        The waveforms ``(batch, [channels,] samples)`` and up to where they count ``(batch,)``: to the end of what was
+        put there, as of items that stand at the start.
     """
     share = torch.rand(len(waveforms), device=waveforms.device, generator=generator)
     gaps = (lengths - samples).abs()
@@ -216,7 +218,7 @@ def place(
             new.copy_(old[..., start : start + samples])
         else:
             new[..., start : start + length] = old[..., :length]
-    return placed, torch.full_like(lengths, samples)
+    return placed, torch.where(lengths > samples, samples, starts + lengths)
 
 
 def roll_rows(waveforms: Tensor, lengths: Tensor, by: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from utils.errors import UserError
 
 # On a GPU, seconds of audio at once: what bounds its memory.
 GPU_BATCH_SECONDS = 320.0
+# Numbers of a resampling filter, which grows with the terms of the reduced ratio of two rates: 64 MB. Every rate of
+# which `refuse_header` lets a file pass is within it against 16 kHz; 8000 to 44101 Hz would take 1.4 GB.
+_MOST_FILTER = 16_000_000
 # The target of a frame of which nothing is known; any negative one says so.
 UNKNOWN = -1.0
 
@@ -38,13 +42,30 @@ class Batch(NamedTuple):
 
 
 def to_rate(samples: np.ndarray, rate: int, new_rate: int, duration: float | None) -> Tensor:
-    """A waveform ``([channels,] samples)`` at another rate, cut to at most `duration` seconds."""
+    """A waveform ``([channels,] samples)`` at another rate, cut to at most `duration` seconds.
+
+    Raises:
+        UserError: see `refuse_rates`.
+    """
     waveform = torch.from_numpy(np.ascontiguousarray(samples))
     if rate != new_rate:
+        refuse_rates(rate, new_rate)
         from torchaudio.functional import resample
 
         waveform = resample(waveform, rate, new_rate)
     return waveform[..., : round(duration * new_rate)] if duration else waveform
+
+
+def refuse_rates(rate: int, new_rate: int) -> None:
+    """Refuse to bring audio to another rate where that would take much memory.
+
+    Raises:
+        UserError: the rates have too little in common.
+    """
+    divisor = math.gcd(rate, new_rate)
+    if (rate // divisor) * (new_rate // divisor) > _MOST_FILTER:
+        what = f"is {new_rate}, to which audio at {rate} Hz cannot be brought: they have too little in common"
+        raise UserError("data_loader.args.rate", what, "take a usual rate, as 8000, 16000, 22050 or 44100")
 
 
 def collate_resp(

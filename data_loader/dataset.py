@@ -82,9 +82,17 @@ class RespDataset(SoundDataset):
 
     @property
     def names(self) -> np.ndarray:
-        """``(items,)`` str, unique: the recording without its file's suffix, and of an event its start."""
-        stems = self._stems()
-        return (stems + "_" + self.table["start_ms"].astype(str) if self.task == 1 else stems).to_numpy()
+        """``(items,)`` str, unique: the recording without its file's suffix, and of an event its start.
+
+        Of events that begin together, the later ones are counted: the first keeps its name.
+        """
+        names = self._stems()
+        if self.task == 1:
+            names = names + "_" + self.table["start_ms"].astype(str)
+            if not names.is_unique:
+                count = names.groupby(names).cumcount()
+                names = names.where(count == 0, names + "_" + count.astype(str))
+        return names.to_numpy()
 
     @property
     def recordings(self) -> np.ndarray:
@@ -110,7 +118,10 @@ class RespDataset(SoundDataset):
         if str(self.task) not in meta.items:
             raise UserError(folder, f"holds no features for task {self.task}", f"{remedy} --tasks {self.task}")
         if meta.limit is None or absent.all():
-            raise UserError(folder, f"lacks {absent.sum():,} of {len(table):,} items", f"{remedy} --force")
+            what = f"lacks {absent.sum():,} of {len(table):,} items"
+            if meta.digests:
+                what += ": it was made from other recordings or annotations than the tables now tell of"
+            raise UserError(folder, what, f"{remedy} --force")
         logger.warning(
             "%s was made with --limit %d: only %d of %d items are used",
             folder,

@@ -23,11 +23,12 @@ import torch
 from data_loader.audio import read_audio
 from data_loader.features import Feature
 from data_loader.features.wav2vec_network import weights_fingerprint
+from data_loader.fingerprint import with_digests
 from data_loader.jobs import Job, plan_jobs
 from data_loader.shard_workers import compute_jobs
 from data_loader.shards import Recipe
 from data_loader.store import StoreMeta, read_meta, source_digest
-from data_loader.store_index import read_index, write_index
+from data_loader.store_index import DIGEST, read_index, write_index
 from utils.distributed import first_process_does, my_share, wait_for_all, world_size
 from utils.errors import UserError
 from utils.files import atomic_link, remove_leftovers, write_json
@@ -72,7 +73,7 @@ def extract(
     folder = data_dir / f"processed_{feature.name}"
     partial = folder.with_name(folder.name + ".partial")
     limit = limit if limit is not None and limit < len(digests) else None
-    tables = {task: _limited(table, digests, limit) for task, table in sorted(tables.items())}
+    tables = {task: with_digests(_limited(table, digests, limit), digests) for task, table in sorted(tables.items())}
     if not any(map(len, tables.values())):
         which = " and ".join(str(task) for task in tables)
         raise UserError(data_dir, f"holds no items of task {which} to compute features for", "see the counts above")
@@ -90,6 +91,8 @@ def extract(
         limit=limit,
         weights=weights_fingerprint(params["weights"]) if "weights" in params else None,
         versions=library_versions(("torch", "torchaudio", "scipy", "PyWavelets")),
+        rate=None if feature.resamples else rate,
+        digests=True,
     )
     existing = first_process_does(lambda: _start(folder, partial, plan, force, n_shards))
     first_process_does(when_checked)
@@ -97,7 +100,7 @@ def extract(
         return folder, 0
     jobs, index = plan_jobs({task: table for task, table in tables.items() if str(task) not in existing}, n_shards)
     rows = {name: len(items) for job in jobs for name, items in job.shards.items()}
-    recipe = Recipe(data_dir, partial, feature.name, params, device)
+    recipe = Recipe(data_dir, partial, feature.name, params, device, plan.rate)
     try:
         finished = first_process_does(lambda: _prepare(partial, replace(plan, shards=rows)))
         missing = [Job({name: items for name, items in job.shards.items() if name not in finished}) for job in jobs]
@@ -144,8 +147,11 @@ def _finish(folder: Path, partial: Path, plan: StoreMeta, existing: StoreMeta | 
         for shard in existing.shards:
             if not (partial / shard).exists():
                 atomic_link(folder / shard, partial / shard)
+        if not existing.digests:
+            index = index.drop(columns=DIGEST)
         index = pd.concat([old, index]).sort_values(["task", "shard", "row"])
-        plan = replace(plan, sources=existing.sources | plan.sources, items=existing.items | plan.items)
+        sources, items = existing.sources | plan.sources, existing.items | plan.items
+        plan = replace(plan, sources=sources, items=items, digests=existing.digests)
     shards = index.groupby("shard").size().to_dict()
     if absent := [name for name in shards if not (partial / name).is_file()]:
         raise UserError(partial / absent[0], "is missing", "all processes must see one data folder; run again")
@@ -162,7 +168,7 @@ def stored_tasks(folder: Path) -> set[int]:
 
 
 def _a_rate(data_dir: Path, tables: dict[int, pd.DataFrame]) -> int:
-    """The rate of one of the recordings: a method's shape may depend on it."""
+    """The rate of the first recording: features may depend on it."""
     path = next(table["path"].iloc[0] for table in tables.values() if len(table))
     return read_audio(data_dir / path)[1]
 
@@ -185,6 +191,8 @@ def _refuse_other_origin(folder: Path, existing: StoreMeta, plan: StoreMeta) -> 
             if existing.params.get(key) != plan.params.get(key)
         ]
         raise UserError(folder, f"was made with other parameters: {'; '.join(changed)}", remedy)
+    if existing.rate is not None and existing.rate != plan.rate:
+        raise UserError(folder, f"was made at {existing.rate} samples a second, now it is {plan.rate}", remedy)
     if (existing.shape, existing.dtype, existing.weights) != (plan.shape, plan.dtype, plan.weights):
         raise UserError(folder, "was made with another version of the method or other weights", remedy)
     for task, source in plan.sources.items():

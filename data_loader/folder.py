@@ -89,6 +89,9 @@ def _features(
     shape = (spec.shape[0] // feature.repeats, *spec.shape[1:])
     seconds = feature.batch_seconds if device.type == "cpu" else GPU_BATCH_SECONDS
     features = np.empty((len(waveforms), *shape), dtype=np.uint8 if feature.unit_range else np.float16)
+    if spec.rate is not None:
+        # Else the same frequency would lie elsewhere in the features than in training.
+        waveforms = [(to_rate(*waveform, spec.rate, None).numpy(), spec.rate) for waveform in waveforms]
     for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size, seconds):
         with torch.inference_mode():
             computed = feature(batch.to(device), rate, lengths, **spec.params)

@@ -12,9 +12,12 @@ from data_loader.augment import Augmentation, place
 from data_loader.batching import similar_rows
 from data_loader.encoding import decode
 from data_loader.features import Feature, methods
+from data_loader.features.common import zero_behind
 from utils.arguments import check_arguments
 from utils.errors import UserError
 from utils.threads import thread_map
+
+_SPRSOUND_RATE = 8000
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class InputSpec:
         shape: of one item of model input; the samples of a waveform without fixed duration are -1.
         channels: of the waveforms; 1 averages those of a file.
         mean, std: of the training items; the input is normalised by them. 0 and 1 leave it as it is.
-        rate: samples a second of the waveforms that the features are computed from; None takes each file's own.
+        rate: samples a second of the waveforms that the model takes or that its features are computed from; None for
+            stored features of a method with a rate of its own.
         duration: seconds to which waveforms are cut or padded; None keeps them whole.
         weights: a digest of the weights of the method's network, if it has one.
     """
@@ -60,9 +64,11 @@ class InputSpec:
         if spec.method is not None:
             feature = methods.lookup(spec.method, "input.method")
             spec = replace(spec, params=feature.checked(spec.params, "input.params"))
+            if spec.input_dir is not None:
+                spec = replace(spec, rate=rate_of_features(feature, spec.rate))
         if spec.weights is not None and "weights" not in spec.params:
             raise UserError("input.weights", f"is {spec.weights!r}, and the features are of no network")
-        if spec.input_dir is None and (spec.rate is None or spec.rate < 1):
+        if (spec.rate is None and spec.input_dir is None) or (spec.rate is not None and spec.rate < 1):
             raise UserError("input.rate", f"is {spec.rate}")
         if spec.input_dir is not None and spec.method is None:
             raise UserError("input.method", "is missing")
@@ -73,6 +79,15 @@ class InputSpec:
         if spec.std <= 0 or (spec.duration is not None and spec.duration <= 0):
             raise UserError("input", f"has the deviation {spec.std} and the duration {spec.duration}")
         return spec
+
+
+def rate_of_features(feature: Feature, rate: int | None) -> int | None:
+    """Samples a second of the audio that stored features were computed from; None if the method has its own rate.
+
+    Args:
+        rate: as the store or the checkpoint says; None in those of earlier versions, which are of SPRSound's audio.
+    """
+    return None if feature.resamples else rate or _SPRSOUND_RATE
 
 
 class Frontend(nn.Module):
@@ -124,15 +139,23 @@ class Frontend(nn.Module):
     def _augmented(
         self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Waveforms, cut to the duration where the data set left them whole, and their lengths."""
+        """Waveforms, cut to the duration where the data set left them whole, and their lengths.
+
+        Features are of the whole duration: the zeros that fill up a shorter item count. If they did so where it is
+        placed at random alone, training would see other features than evaluation.
+        """
         spec, augmentation = self.spec, self.augmentation
-        if spec.duration:
-            samples = round(spec.duration * spec.rate)
-            if self.training and augmentation.place:
-                waveforms, lengths = place(waveforms, lengths, samples, generator)
-            elif waveforms.shape[-1] > samples:
-                waveforms, lengths = waveforms[..., :samples], lengths.clamp(max=samples)
-        return (augmentation.waveform(waveforms, lengths, generator) if self.training else waveforms), lengths
+        samples = round(spec.duration * spec.rate) if spec.duration else 0
+        fills = samples > 0 and self._feature is not None
+        if samples and self.training and augmentation.place:
+            waveforms, lengths = place(waveforms, lengths, samples, generator)
+            # Before the augmentation, which may then move a sound through all of the duration.
+            lengths = torch.full_like(lengths, samples) if fills else lengths
+        elif samples and waveforms.shape[-1] > samples:
+            waveforms, lengths = waveforms[..., :samples], lengths.clamp(max=samples)
+        if self.training:
+            waveforms = augmentation.waveform(waveforms, lengths, generator)
+        return _filled_up(waveforms, lengths, samples) if fills else (waveforms, lengths)
 
     @torch.no_grad()
     def _computed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -141,7 +164,8 @@ class Frontend(nn.Module):
         if waveforms.device.type != "cpu":
             return _by_channel(feature, *self._augmented(waveforms, lengths), spec)
         most_rows, seconds = max(1, feature.batch_size // spec.channels), feature.batch_seconds / spec.channels
-        parts = list(similar_rows(lengths.tolist(), most_rows, seconds * spec.rate))
+        counted = [round(spec.duration * spec.rate)] * len(lengths) if spec.duration else lengths.tolist()
+        parts = list(similar_rows(counted, most_rows, seconds * spec.rate))
         # Each part draws from a generator of its own, so that it does not matter which thread is first.
         seeds = torch.randint(2**62, (len(parts),)).tolist() if self.training else [0] * len(parts)
 
@@ -158,6 +182,15 @@ class Frontend(nn.Module):
         for rows, of_part in zip(parts, computed, strict=True):
             features[rows] = of_part
         return features
+
+
+def _filled_up(waveforms: Tensor, lengths: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """Waveforms of `samples`, with zeros behind each one's length, and the lengths that say that these count."""
+    filled = waveforms.new_zeros(*waveforms.shape[:-1], samples)
+    filled[..., : waveforms.shape[-1]] = waveforms
+    channels = filled.shape[1] if filled.ndim == 3 else 1
+    zero_behind(filled.view(-1, samples), lengths.repeat_interleave(channels))
+    return filled, torch.full_like(lengths, samples)
 
 
 def _by_channel(feature: Feature, waveforms: Tensor, lengths: Tensor, spec: InputSpec) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_loader.store_index import INDEX_COLUMNS
+from data_loader.store_index import DIGEST, INDEX_COLUMNS
 from utils.errors import UserError
 
 # A job ends with the recording that brings one of its tasks to so many items.
@@ -42,7 +42,7 @@ def plan_jobs(tables: Mapping[int, pd.DataFrame], n_shards: int | None = None) -
         n_shards: how many shards each task gets; None makes as many as `SHARD_ITEMS` gives.
 
     Returns:
-        The jobs, and the store's index (see `INDEX_COLUMNS`): one row an item, by task, in the order of its table.
+        The jobs, and the store's index (see `write_index`): one row an item, by task, in the order of its table.
 
     Raises:
         UserError: fewer recordings than `n_shards` have items of all tasks.
@@ -69,7 +69,7 @@ def plan_jobs(tables: Mapping[int, pd.DataFrame], n_shards: int | None = None) -
             part[column] = table[column].to_numpy() if task == 1 else -1
         part["shard"] = names[numbers]
         part["row"] = part.groupby("shard").cumcount()
-        index.append(part[INDEX_COLUMNS])
+        index.append(part[INDEX_COLUMNS].assign(**{DIGEST: table[DIGEST].to_numpy()} if DIGEST in table else {}))
     return [Job(named) for named in shards], pd.concat(index, ignore_index=True)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from data_loader.audio import cut_event, read_audio
-from data_loader.batching import GPU_BATCH_SECONDS, similar_batches
+from data_loader.batching import GPU_BATCH_SECONDS, similar_batches, to_rate
 from data_loader.encoding import encode
 from data_loader.features import Feature, methods
 from data_loader.jobs import Item, Job
@@ -24,13 +24,18 @@ MOST_SAMPLES = 2_000_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a worker needs to know to compute any shard."""
+    """What a worker needs to know to compute any shard.
+
+    Attributes:
+        rate: that all recordings are brought to; None for a method that does so itself.
+    """
 
     data_dir: Path
     folder: Path
     method: str
     params: dict[str, Any]
     device: str
+    rate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
     feature: Feature = methods[recipe.method]
     seconds = feature.batch_seconds if recipe.device == "cpu" else GPU_BATCH_SECONDS
     shards: dict[str, np.ndarray] = {}
-    for cuts in _cut(job, recipe.data_dir, feature.in_context):
+    for cuts in _cut(job, recipe, feature.in_context):
         waveforms = [(cut.samples, cut.rate) for cut in cuts]
         for rows, batch, lengths, rate in similar_batches(waveforms, feature.batch_size, seconds):
             items = [cuts[row] for row in rows]
@@ -83,7 +88,7 @@ def compute_job(job: Job, recipe: Recipe) -> Iterator[int]:
             raise UserError(recipe.folder / name, f"cannot be written: {error.strerror}", hint) from error
 
 
-def _cut(job: Job, data_dir: Path, whole: bool) -> Iterator[list[_Cut]]:
+def _cut(job: Job, recipe: Recipe, whole: bool) -> Iterator[list[_Cut]]:
     """The waveforms of a job's items, those of some recordings at a time: at most `MOST_SAMPLES`, but at least one.
 
     Args:
@@ -96,7 +101,9 @@ def _cut(job: Job, data_dir: Path, whole: bool) -> Iterator[list[_Cut]]:
     cuts: list[_Cut] = []
     samples = 0
     for path, its_items in items.items():
-        recording, rate = read_audio(data_dir / path)
+        recording, rate = read_audio(recipe.data_dir / path)
+        if recipe.rate is not None:
+            recording, rate = to_rate(recording, rate, recipe.rate, None).numpy(), recipe.rate
         if cuts and samples + len(recording) > MOST_SAMPLES:
             yield cuts
             cuts, samples = [], 0

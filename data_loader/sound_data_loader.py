@@ -17,7 +17,7 @@ from data_loader.augment import Augmentation
 from data_loader.batching import collate_resp
 from data_loader.features import methods
 from data_loader.features.wav2vec_network import weights_fingerprint
-from data_loader.frontend import Frontend, InputSpec, shape_of_channels
+from data_loader.frontend import Frontend, InputSpec, rate_of_features, shape_of_channels
 from data_loader.sampling import BALANCE, OversamplingSampler, WeightedSampler
 from data_loader.shifts import SHIFTS, shifted_split
 from data_loader.sound_dataset import SoundDataset
@@ -220,8 +220,9 @@ class SoundDataLoader(BaseDataLoader):
         if store:
             meta, where = store.meta, f"{store.folder / 'meta.json'}"
             # Here and not after days, when the checkpoint that they go into is read.
-            params = methods.lookup(meta.method, f"{where}: method").checked(meta.params, f"{where}: params")
-            return InputSpec(meta.method, params, input_dir, tuple(meta.shape), weights=meta.weights)
+            feature = methods.lookup(meta.method, f"{where}: method")
+            params, rate = feature.checked(meta.params, f"{where}: params"), rate_of_features(feature, meta.rate)
+            return InputSpec(meta.method, params, input_dir, tuple(meta.shape), rate=rate, weights=meta.weights)
         duration, rate, channels = waveforms["duration"], waveforms["rate"], waveforms["channels"]
         if frontend is None:
             samples = round(duration * rate) if duration else -1

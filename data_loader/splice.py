@@ -13,6 +13,9 @@ _SHARES = (0.2, 0.6)
 # What is left of an event in fewer frames than these (0.1 s of `multimel`) is not heard.
 _LEAST_FRAMES = 8
 
+# The index of Poor Quality, at either level.
+_SILENT = resp_classes(2, 1).index(POOR_QUALITY)
+
 
 class Splice:
     """Puts a stretch of another recording of the batch in the place of one's own, in some of its recordings.
@@ -23,10 +26,12 @@ class Splice:
     Args:
         share: of the recordings that get a stretch of another one.
         level: of the classes of task 2.
+        filtered: the data is without Poor Quality. A recording in which nothing would be heard is then left as it is:
+            it would be the only one of a class that is neither validated nor tested.
     """
 
-    def __init__(self, share: float, level: int) -> None:
-        self.share = share
+    def __init__(self, share: float, level: int, filtered: bool = False) -> None:
+        self.share, self.filtered = share, filtered
         self._classes = torch.tensor(_classes_of_heard(level))
 
     def __call__(self, batch: Batch) -> Batch:
@@ -51,6 +56,10 @@ class Splice:
             data[row, ..., stretch] = batch.data[other, ..., stretch]
             details[row, stretch] = batch.details[other, stretch]
         target[chosen] = self._target(details[chosen])
+        if self.filtered:
+            silent = chosen & (target == _SILENT)
+            for new, old in ((data, batch.data), (details, batch.details), (target, batch.target)):
+                new[silent] = old[silent]
         return batch._replace(data=data, details=details, target=target)
 
     def _target(self, details: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data_loader.audio import MAX_RATE, MIN_RATE
 from data_loader.encoding import decode
 from data_loader.mapped_shards import MappedShards
 from data_loader.store_index import StoreIndex
@@ -44,6 +45,9 @@ class StoreMeta:
         weights: a digest of the network's weights, for methods that use one.
         versions: the versions of the libraries that computed the features.
         shards: for each shard, the number of its rows; index.npy counts them in this order. Empty while it is made.
+        rate: samples a second of the audio that the features were computed from, that of the first recording; others
+            were brought to it. None for a method with a rate of its own, and in stores of earlier versions.
+        digests: items are found by their audio, too: features of other audio are not taken for theirs.
     """
 
     method: str
@@ -57,6 +61,8 @@ class StoreMeta:
     weights: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     shards: dict[str, int] = field(default_factory=dict)
+    rate: int | None = None
+    digests: bool = False
     version: int = STORE_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +96,8 @@ def read_meta(folder: Path) -> StoreMeta:
         raise UserError(path, f"{wrong[0]} is {content[wrong[0]]!r}", remake)
     if not meta.shape or min(*meta.shape, meta.repeats) < 1 or meta.dtype not in DTYPES:
         raise UserError(path, f"describes {meta.dtype} items of the shape {meta.shape}", remake)
+    if meta.rate is not None and not MIN_RATE <= meta.rate <= MAX_RATE:
+        raise UserError(path, f"describes features of {meta.rate} samples a second", remake)
     if meta.weights is not None and "weights" not in meta.params:
         raise UserError(path, f"names the weights {meta.weights!r} of features that are of no network", remake)
     if not meta.shards or min(meta.shards.values()) < 1 or sum(meta.shards.values()) != sum(meta.items.values()):
@@ -120,7 +128,7 @@ class FeatureStore:
         self.meta = read_meta(folder)
         remake = f"make it anew: {preprocess_command(folder)} --force"
         self.shard_names = list(self.meta.shards)
-        self._index = StoreIndex(folder, self.meta.shards, remake)
+        self._index = StoreIndex(folder, self.meta.shards, remake, self.meta.digests)
         channels, *others = self.meta.shape
         stored_shape = (channels // self.meta.repeats, *others)
         self._shards = MappedShards(folder, self.meta.shards, stored_shape, self.meta.dtype, remake)

@@ -2,7 +2,7 @@
 
 index.csv has one item a row and opens in anything. Reading it takes time and memory with the number of items, so the
 program uses index.npy: ``(3, items)`` uint64, memory-mapped, a column an item. Its rows are a key made from what names
-the item (sorted), the number of its shard in meta.json, and the row in that shard.
+the item and its audio (sorted), the number of its shard in meta.json, and the row in that shard.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from utils.errors import UserError
 from utils.files import atomic_write_npy, atomic_write_text
 
 INDEX_COLUMNS = ["task", "wav_name", "event_id", "start_ms", "end_ms", "shard", "row"]
+# Of the bytes of an item's audio file, as in the tables; not in stores of earlier versions.
+DIGEST = "digest"
 CSV, NPY = "index.csv", "index.npy"
 
 
 def item_keys(table: pd.DataFrame) -> np.ndarray:
-    """``(rows,)`` uint64, a hash of wav_name, start_ms and end_ms; of recordings, without times, these are -1.
+    """``(rows,)`` uint64, a hash of wav_name, start_ms, end_ms and digest, if there is one; no times count as -1.
 
     The hash is pandas' (SipHash, the same on every machine). Two of a million items share one with probability 3e-8.
     """
     parts = pd.DataFrame({"wav_name": table["wav_name"].to_numpy(object)})
     for column in ("start_ms", "end_ms"):
         parts[column] = np.asarray(table.get(column, -1), np.int64)
+    if DIGEST in table:
+        parts[DIGEST] = table[DIGEST].to_numpy(object)
     return pd.util.hash_pandas_object(parts, index=False).to_numpy()
 
 
@@ -37,7 +41,8 @@ def write_index(folder: Path, index: pd.DataFrame, shards: Mapping[str, int]) ->
 
     Args:
         folder: of the store.
-        index: one item a row, the columns `INDEX_COLUMNS`; for recordings (task 2) the times are -1.
+        index: one item a row, the columns `INDEX_COLUMNS` and, but for a store of an earlier version, `DIGEST`; for
+            recordings (task 2) the times are -1.
         shards: the store's, in their order, see `StoreMeta`.
     """
     atomic_write_text(folder / CSV, index.to_csv(index=False, lineterminator="\n"))
@@ -69,13 +74,13 @@ def read_index(folder: Path, shards: Mapping[str, int]) -> pd.DataFrame:
     path = folder / CSV
     remake = "--force makes the store anew"
     try:
-        index = pd.read_csv(path, dtype={"wav_name": str, "shard": str})
+        index = pd.read_csv(path, dtype={"wav_name": str, "shard": str, DIGEST: str})
     except (OSError, ValueError) as error:
         raise UserError(path, f"is not a readable index: {error}", remake) from error
     if missing := [column for column in INDEX_COLUMNS if column not in index.columns]:
         raise UserError(path, f"lacks the columns {', '.join(missing)}", remake)
     numbers = index[["task", "event_id", "start_ms", "end_ms", "row"]]
-    if not all(kind.kind == "i" for kind in numbers.dtypes) or index[["wav_name", "shard"]].isna().any(axis=None):
+    if not all(kind.kind == "i" for kind in numbers.dtypes) or index.isna().any(axis=None):
         raise UserError(path, "is not a list of items", remake)
     rows = index.groupby("shard")["row"].agg(["size", "nunique", "min", "max"])
     wrong = (rows["nunique"] != rows["size"]) | (rows["min"] != 0) | (rows["max"] != rows["size"] - 1)
@@ -97,13 +102,14 @@ class StoreIndex:
         folder: of the store.
         shards: names and rows of its shards, see `StoreMeta`.
         remake: what to do about a damaged index.
+        digests: its keys have the digests of the audio in them, see `StoreMeta`.
 
     Raises:
         UserError: it is not there, or not of these shards.
     """
 
-    def __init__(self, folder: Path, shards: Mapping[str, int], remake: str) -> None:
-        self._path, self._remake = folder / NPY, remake
+    def __init__(self, folder: Path, shards: Mapping[str, int], remake: str, digests: bool = False) -> None:
+        self._path, self._remake, self._digests = folder / NPY, remake, digests
         self._counts = np.array(list(shards.values()), np.uint64)
         shape = (3, int(self._counts.sum()))
         with open_npy(self._path, shape, np.dtype(np.uint64), remake) as file:
@@ -112,11 +118,14 @@ class StoreIndex:
     def find(self, table: pd.DataFrame, task: int) -> np.ndarray:
         """Where the items of a table are: ``(rows, 2)`` int64, number of the shard and row in it; -1 if absent.
 
+        An item whose audio is not that of the store is absent; of tables of earlier versions that is not known.
+
         Raises:
             UserError: the index names a place that is not there.
         """
         keys, shards, rows = self.places
-        wanted = item_keys(table if task == 1 else table[["wav_name"]])
+        named = ["wav_name", "start_ms", "end_ms"] if task == 1 else ["wav_name"]
+        wanted = item_keys(table[[*named, DIGEST] if self._digests and DIGEST in table else named])
         at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
         found = keys[at] == wanted
         at = at[found]

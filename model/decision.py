@@ -27,7 +27,9 @@ class Priors:
 
     Attributes:
         pi: of the training items.
-        q: that the probabilities are for: `pi` changed by the drawing of items and by the weights of the loss.
+        q: that the probabilities are for: `pi` changed by the drawing of items and by the weights of the loss. What
+            `splice` makes of the items is not in it: of SPRSound's recordings, drawn equally often by class, it makes
+            16 % Poor Quality and 26 % CAS & DAS of 20 % each.
     """
 
     pi: NDArray[np.float64]

@@ -107,6 +107,7 @@ def test_a_recording_with_other_samples_stops_the_test(checkpoint, own_data, cap
     # Without --force it refuses the store, and leaves the tables as they are.
     store_refused = flags == ("--method", "stft")
     assert preprocess(own_data, *flags) == store_refused
+    store_is_old = not flags and load_checkpoint(checkpoint)["config"]["data_loader"]["args"]["input_dir"]
     if store_refused:
         # The recording is in training or in validation.
         sides = ("train", "valid") if split == "train" else (split,)
@@ -114,7 +115,8 @@ def test_a_recording_with_other_samples_stops_the_test(checkpoint, own_data, cap
         assert "has other samples than when preprocess.py read it" in capsys.readouterr().err
     else:
         line = refused(checkpoint, capsys, "--split", split)
-        assert line.startswith(f"error: {own_data}: its split {split} is not that of the training")
+        says = "/processed_stft: lacks " if store_is_old else f": its split {split} is not that of the training"
+        assert line.startswith(f"error: {own_data}{says}")
 
 
 def test_samples_that_changed_behind_the_tables_stop_the_test(checkpoint, own_data, capsys):

@@ -55,6 +55,12 @@ def recomputed(table):
     }
 
 
+def test_several_processes_are_refused(checkpoint, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("test", "-r", checkpoint) == 1
+    assert last_line(capsys) == "error: test.py: several processes were started (start one, without torchrun)"
+
+
 def test_a_report_is_printed_and_written_beside_the_checkpoint(tiny_data, checkpoint, tmp_path, capsys):
     assert run("test", "-r", checkpoint) == 0
     shown = capsys.readouterr()

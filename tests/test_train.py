@@ -99,6 +99,24 @@ def test_a_failed_start_leaves_the_newest_run_as_it_was(make, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ("optimizer.args.lr=0.5", 1, "error: optimizer: differs from that of"),
+        ('loss={"type": "focal"}', 0, "all 1 epochs are done"),
+    ],
+)
+def test_a_run_is_described_as_it_was_trained_whatever_is_asked_of_it_later(
+    make, tmp_path, capsys, change, status, says
+):
+    assert run("train", "-c", make(trainer__epochs=1)) == 0
+    (folder,) = run_folders(tmp_path)
+    before = (folder / "config.json").read_bytes()
+    assert run("train", "-c", make(trainer__epochs=1), "-r", "auto", "--set", change) == status
+    assert says in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("argv", [["-c", "nowhere.json"], [], ["-r", "nowhere.pth"]])
 def test_what_is_not_there_is_one_line(argv, capsys):
     assert run("train", *argv) == 1
@@ -202,8 +220,12 @@ sys.exit(""",
 
 
 def test_two_processes_stop_and_go_on_together(make, tiny_data, tmp_path):
-    """One of them gets the signal; both stop after the same step, and the resumed pair ends as the undisturbed one."""
+    """One of them gets the signal; both stop after the same step, and the resumed pair ends as the undisturbed one.
+
+    There is one validation item, and so none for the second process.
+    """
     changes = {"arch__args__dropout": 0.3, "data_loader__args__batch_size": 3, "trainer__epochs": 2}
+    changes |= {"data_loader__args__validation_split": 1, "data_loader__args__split_by": "random"}
     trained_with_two(tmp_path, "-c", make(trainer__save_dir=str(tmp_path / "straight"), **changes))
     train_with_two(tmp_path, "-c", make(**changes), script=SIGNALLED)
     (folder,) = run_folders(tmp_path)

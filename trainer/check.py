@@ -13,6 +13,7 @@ import torch
 from data_loader import data_loaders
 from data_loader.audio import MAX_RATE, MAX_SECONDS, MIN_RATE
 from data_loader.augment import Augmentation
+from data_loader.batching import refuse_rates
 from data_loader.features import methods
 from data_loader.frontend import shape_of_channels
 from data_loader.resp_data_loader import data_folder
@@ -151,8 +152,15 @@ def _check_ranges(loader_args: dict[str, Any]) -> None:
         if value is not None and not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most:g}"
             raise UserError(f"data_loader.args.{name}", f"is {value}", f"expected {bound}")
-    if loader_args.get("duration") == 0:
-        raise UserError("data_loader.args.duration", "is 0", "expected more than 0 seconds, or null")
+    duration, rate = loader_args.get("duration"), loader_args.get("rate")
+    if rate is None:
+        return
+    # The rates of the files are not known yet. But those that are read can all be brought to 8000 Hz, and SPRSound's
+    # is that: no rate is refused that needs no resampling.
+    refuse_rates(8000, rate)
+    if duration is not None and round(duration * rate) < 1:
+        what = f"is {duration}, shorter than one sample at {rate} Hz"
+        raise UserError("data_loader.args.duration", what, f"expected at least {1 / rate:g} seconds, or null")
 
 
 def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: dict[str, Any]) -> None:
@@ -164,7 +172,10 @@ def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: di
         criterion(torch.zeros(n_classes, n_classes), torch.arange(n_classes))
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError("loss.args", str(error)) from error
-    optimizer = make_optimizer(config, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    # A list has a value for each of the model's groups of parameters, whose number its making shows.
+    values = (config.get("lr_scheduler.args") or {}).values()
+    n_groups = max([1, *(len(value) for value in values if isinstance(value, list))])
+    optimizer = make_optimizer(config, [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(n_groups)])
     watched = watched_figure(config)
     schedule = Schedule(config, optimizer, steps_per_epoch=1, monitor=watched)
     try:

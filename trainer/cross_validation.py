@@ -18,7 +18,7 @@ from logger.log import get_logger, setup_logging
 from trainer.coarser import Coarser, coarser_of
 from trainer.deciding import refuse_context
 from trainer.ensemble import ensemble_checkpoint, ensemble_config, ensemble_priors
-from trainer.group import Group, Part, check_group, first_difference, read_group
+from trainer.group import Group, Part, check_group, read_group, record_difference
 from trainer.out_of_fold import out_of_fold_report, paths_of, predict_out_of_fold, summary
 from trainer.part_runs import PartRuns, Slot, last_checkpoint_path
 from trainer.report import Report
@@ -45,6 +45,9 @@ from utils.strict_json import read_json
 logger = get_logger(__name__)
 
 LOCK = "lock"
+# What is shown of a report.
+_REPORTED = {"task", "split", "decide", "n", "classes", "confusion_matrix", "per_class", "ci95"}
+_REPORTED |= {"folds", "members", "seeds", "parameters", "minutes", "minutes_together"}
 
 
 def cross_validate(args: Namespace) -> None:
@@ -73,7 +76,7 @@ def cross_validate(args: Namespace) -> None:
         read_source(reused, record)
     if teacher:
         record["teacher"] = teacher.name
-        prepare_soft_targets(teacher, group, loader.classes, device)
+        record["soft_targets"] = prepare_soft_targets(teacher, group, loader.classes, device)
     begun = _begun(group, args, record)
     coarser = coarser_of(group)
     # A student is published as it is, unless its classes are put together.
@@ -94,7 +97,7 @@ def cross_validate(args: Namespace) -> None:
     with _unwritable_said(), only_one(config.save_dir / LOCK, hint) as lock:
         announce_run(config)
         if reused:
-            reuse_runs(reused, group, config.save_dir)
+            reuse_runs(reused, group, config.save_dir, record["input"])
         metrics = _run_and_score(group, config, loader.classes, _slots(group, args, device), lock, device, teacher)
     report_folder, path = paths_of(config.save_dir)
     report = Report(metrics, pd.DataFrame(), loader.dataset.subject.groups)
@@ -124,16 +127,16 @@ def _run_and_score(
     """Train what is left and write the outcome; gives the out-of-fold metrics."""
     folder = config.save_dir
     report_folder, path = paths_of(folder)
+    scores = report_folder / "metrics.json"
     logger.info("%s: %d runs: %d folds, %d seeds, %s", folder, len(group.runs), group.folds, len(group.seeds),
                 ", ".join(group.members))  # fmt: skip
-    if path.is_file():
+    if path.is_file() and (metrics := _read_metrics(scores)):
         logger.info("all is done: nothing is left to train")
-        return read_json(report_folder / "metrics.json")
+        return metrics
     runs = PartRuns(group, folder, slots, lock)
     runs.train()
     coarser = coarser_of(group)
     report, parts = _collect(group, folder, coarser.classes if coarser else classes, device, runs.minutes, coarser)
-    scores = report_folder / "metrics.json"
     if teacher:
         metrics = student_metrics(report.metrics, group.final, runs.minutes, teacher)
         report = dataclasses.replace(report, metrics=metrics)
@@ -146,6 +149,19 @@ def _run_and_score(
     save_checkpoint(path, checkpoint)
     publish(path, config.save_root)
     return report.metrics
+
+
+def _read_metrics(path: Path) -> dict[str, Any] | None:
+    """The out-of-fold metrics of a group that is done; None where they have to be made anew."""
+    try:
+        metrics = read_json(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, and is made anew: %s", path, error)
+        return None
+    if not isinstance(metrics, dict) or not metrics.keys() >= _REPORTED:
+        logger.warning("%s: holds no report, and is made anew", path)
+        return None
+    return metrics
 
 
 def _collect(
@@ -195,9 +211,9 @@ def _begun(group: Group, args: Namespace, record: dict[str, Any]) -> Path | None
         then = read_json(found / GROUP_FILE)
     except (OSError, ValueError) as error:
         raise UserError(found / GROUP_FILE, f"cannot be read: {error}", "begin anew with another --run_id") from error
-    if difference := first_difference(then, record):
-        hint = "repeat its command as it was, or begin anew with another --run_id"
-        raise UserError(found, f"was begun with another {difference}", hint)
+    if difference := record_difference(then, record):
+        back = "preprocess as for it" if difference.startswith("input") else "repeat its command as it was"
+        raise UserError(found, f"was begun with another {difference}", f"{back}, or begin anew with another --run_id")
     return found
 
 

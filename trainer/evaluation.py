@@ -169,6 +169,10 @@ def predict_split(trained: Trained, split: str) -> Predicted:
     # The items trained on, too: where they changed, those that are scored may have been among them.
     splits = {*args["split"].split("+"), *dataset.table["split"]}
     _refuse_other_data(trained, dataset.data_dir, data, splits)
+    if (split == "valid" or held_out) and trained.split not in (None, loader.split_digest()):
+        what = f"its items are split otherwise than in the training of {trained.path}: some may have been trained on"
+        hint = "put back the program and the shards of the store as they were, or train anew"
+        raise UserError(dataset.data_dir, what, hint)
     refuse_changed_audio(dataset.table.iloc[items], dataset.data_dir)
 
     frontend = Frontend(trained.spec).to(trained.device)

@@ -13,18 +13,22 @@ import numpy as np
 
 from base.base_data_loader import BaseDataLoader
 from data_loader import data_loaders
-from data_loader.frontend import InputSpec
 from data_loader.sound_data_loader import SoundDataLoader
 from data_loader.splits import has_test_part
 from logger.log import get_logger
 from trainer.check import check_config, check_loader
+from trainer.difference import first_difference, input_difference, input_of, with_defaults
 from trainer.setup import make_loader
+from utils.arguments import matches
 from utils.config import GROUP_FILE, ConfigParser, read_config
 from utils.errors import UserError
 from utils.schema import ENSEMBLE_SCHEMA, check_schema
 from utils.strict_json import read_json
 
 logger = get_logger(__name__)
+
+# What groups of earlier versions do not tell of. It is compared last: another config says more.
+_LATER = ("input", "soft_targets")
 
 
 @dataclass(frozen=True)
@@ -177,11 +181,12 @@ def check_group(group: Group) -> tuple[dict[str, Any], BaseDataLoader]:
             _refuse_other_level(group, member)
             loaders[name] = make_loader(part.config.changed("data_loader.args", **_not_normalized(part.config)))
     first_name, first = next(iter(loaders.items()))
+    decided = {name: with_defaults(member.to_dict()) for name, member in group.members.items()}
     for name, loader in loaders.items():
         if difference := _difference(first, loader):
             raise UserError(f"{name}: {difference[0]}", f"is not that of {first_name}", difference[1])
         for key in ("decide", "recording_context"):
-            if group.members[name].get(key) != group.first.get(key):
+            if decided[name][key] != decided[first_name][key]:
                 raise UserError(f"{name}: {key}", f"is not that of {first_name}", "give all members the same")
     fingerprint = first.dataset.fingerprint()
     splits = sorted(set(first.dataset.table["split"]) & fingerprint.keys())
@@ -193,6 +198,7 @@ def check_group(group: Group) -> tuple[dict[str, Any], BaseDataLoader]:
         # What is not loaded may change: a test set may be released meanwhile.
         "data": {split: fingerprint[split] for split in splits},
         "split": first.split_digest(),
+        "input": {key: value for key, value in first.input_spec.to_dict().items() if key not in ("mean", "std")},
     }
     return record, first
 
@@ -237,14 +243,10 @@ def _difference(one: SoundDataLoader, other: SoundDataLoader) -> tuple[str, str]
         return "data", f"give all members the same {keys}"
     if one.split_digest() != other.split_digest():
         return "split", "give all members the same seed (or data_loader.args.seed) and split_by"
-    then, now = (_input_of(loader.input_spec) for loader in (one, other))
+    then, now = (input_of(loader.input_spec) for loader in (one, other))
     if different := [key for key in then if then[key] != now[key]]:
         return f"input ({different[0]})", "give all members the same input_dir, frontend, rate, channels and duration"
     return None
-
-
-def _input_of(spec: InputSpec) -> dict[str, Any]:
-    return replace(spec, mean=0.0, std=1.0).to_dict() | {"input_dir": None}
 
 
 def read_record(folder: Path) -> Any:
@@ -260,10 +262,31 @@ def read_record(folder: Path) -> Any:
         raise UserError(folder, f"is no group of runs: {GROUP_FILE} cannot be read", hint) from error
 
 
-def first_difference(then: Any, now: Any, where: str = "") -> str | None:
-    """The dotted key of the first difference of two plain values; None where there is none."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = sorted(then.keys() | now.keys())
-        inner = (first_difference(then.get(key), now.get(key), f"{where}.{key}" if where else key) for key in keys)
-        return next((difference for difference in inner if difference), None)
-    return None if then == now and type(then) is type(now) else where or "content"
+def record_difference(then: Any, now: dict[str, Any]) -> str | None:
+    """The dotted key in which a group was begun otherwise than it would be now; None where there is none.
+
+    Args:
+        then: of `read_record`.
+        now: of `check_group`.
+    """
+    if not isinstance(then, dict):
+        return "content"
+    if difference := first_difference(*({**own, **dict.fromkeys(_LATER)} for own in _comparable(then, now))):
+        return difference
+    if matches(then.get("input"), dict[str, Any]) and (difference := input_difference(then["input"], now["input"])):
+        return difference
+    return first_difference(then.get("soft_targets", now.get("soft_targets")), now.get("soft_targets"), "soft_targets")
+
+
+def _comparable(*records: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records whose members spell out their defaults; as they are, where one no longer fits the schema."""
+    spelled_out = []
+    for record in records:
+        if not matches(members := record.get("members"), dict[str, dict[str, Any]]):
+            return [*records]
+        try:
+            filled = {name: with_defaults(ConfigParser(own).to_dict()) for name, own in members.items()}
+        except UserError:
+            return [*records]
+        spelled_out.append({**record, "members": filled})
+    return spelled_out

@@ -71,8 +71,12 @@ def predict(
             indices.append(batch.index)
     model.train(modes[0])
     frontend.train(modes[1])
-    output, target, index = gather(torch.cat(outputs)), gather(torch.cat(targets)), gather(torch.cat(indices))
-    if len(index) != len(torch.cat(indices)):
+    # A process may have no item at all: of several, there are fewer items than processes.
+    mine = torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)
+    output = gather(torch.cat(outputs) if outputs else torch.empty(0))
+    target = gather(torch.cat(targets) if targets else torch.empty_like(mine))
+    index = gather(mine)
+    if len(index) != len(mine):
         order = index.argsort(stable=True)
         output, target, index = output[order], target[order], index[order]
     return Predictions(output, target, index)
@@ -116,3 +120,7 @@ def refuse_other_input(path: Path, then: InputSpec, now: InputSpec) -> None:
         if getattr(then, key) != getattr(now, key):
             what = f"was trained on features with {key} {getattr(then, key)!r}, these have {getattr(now, key)!r}"
             raise UserError(path, what, "preprocess as for the training")
+    if (then.input_dir is None) != (now.input_dir is None):
+        stored, computed = "stored features", "features computed in the step"
+        kinds = (stored, computed) if then.input_dir is not None else (computed, stored)
+        raise UserError(path, f"was trained on {kinds[0]}, these are {kinds[1]}", "take the input of the training")

@@ -9,14 +9,15 @@ from typing import Any
 
 from base.run_files import FREE_SPACE
 from logger.log import get_logger
+from trainer.difference import first_difference, input_difference, with_defaults
 from trainer.distillation import make_distillation
-from trainer.group import Group, Part, first_difference, read_record
+from trainer.group import Group, Part, read_record
 from trainer.part_runs import MINUTES_FILE, last_checkpoint, last_checkpoint_path, read_minutes
 from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint
+from utils.config import ConfigParser
 from utils.errors import UserError
 from utils.files import write_json
-from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
@@ -39,13 +40,14 @@ def read_source(source: Path, record: Mapping[str, Any]) -> None:
             raise UserError(source, f"is of other {key} than this group", "leave --reuse out, or name another group")
 
 
-def reuse_runs(source: Path, group: Group, folder: Path) -> None:
+def reuse_runs(source: Path, group: Group, folder: Path, own_input: Mapping[str, Any]) -> None:
     """Copy the trained runs of `source` that are those of a group, with their minutes.
 
     Args:
         source: see `read_source`.
         group: what is to be trained.
         folder: of it; a run that is there already stays as it is.
+        own_input: of its networks, see `input_difference`.
 
     Raises:
         UserError: a run cannot be copied.
@@ -55,7 +57,7 @@ def reuse_runs(source: Path, group: Group, folder: Path) -> None:
     for part in group.runs:
         if (folder / part.name).exists() or not last_checkpoint_path(source, part).is_file():
             continue
-        if difference := _difference(source, part):
+        if difference := _difference(source, part, own_input):
             logger.info("%s: is not taken from %s: %s", part.name, source, difference)
             continue
         try:
@@ -69,30 +71,31 @@ def reuse_runs(source: Path, group: Group, folder: Path) -> None:
     logger.info("%d of %d runs are taken from %s", taken, len(group.runs), source)
 
 
-def _difference(source: Path, part: Part) -> str | None:
+def _difference(source: Path, part: Part, own_input: Mapping[str, Any]) -> str | None:
     """In what a run of another group is not the part; None where it is."""
-    if last_checkpoint(source, part) is None:
+    if (path := last_checkpoint(source, part)) is None:
         return "its checkpoint is damaged"
+    checkpoint = load_checkpoint(path)
     try:
-        config = read_json(source / part.name / "config.json")
-    except (OSError, ValueError) as error:
-        return f"its config.json cannot be read: {error}"
-    if not isinstance(config, dict) or not isinstance(config.get("trainer"), dict):
-        return "its config.json holds no config"
-    then, now = ({k: v for k, v in own.items() if k not in _MAY_DIFFER} for own in (config, part.config.to_dict()))
-    if difference := first_difference(_without_folders(then), _without_folders(now)):
+        # Not its config.json: that is written when a run goes on, also where nothing is left to train.
+        its_config = ConfigParser(checkpoint["config"])
+    except UserError as error:
+        return f"its config does not fit this program: {error}"
+    if difference := first_difference(_that_trains(its_config), _that_trains(part.config)):
         return f"it has another {difference}"
-    if now.get("distillation"):
+    if difference := input_difference(checkpoint["input"], own_input):
+        return f"it has another {difference}"
+    if part.config.get("distillation"):
         loader = make_loader(part.config.changed("data_loader.args", normalize=False))
-        learnt = load_checkpoint(last_checkpoint_path(source, part)).get("soft_targets")
-        if learnt != make_distillation(part.config, loader).digest:
+        if checkpoint.get("soft_targets") != make_distillation(part.config, loader).digest:
             return "it has another teacher"
     return None
 
 
-def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
-    trainer = {key: value for key, value in config["trainer"].items() if key != "save_dir"}
-    return {**config, "trainer": trainer}
+def _that_trains(config: ConfigParser) -> dict[str, Any]:
+    """What of a config changes what is trained."""
+    whole = with_defaults({key: value for key, value in config.to_dict().items() if key not in _MAY_DIFFER})
+    return {**whole, "trainer": {key: value for key, value in whole["trainer"].items() if key != "save_dir"}}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from base.base_data_loader import BaseDataLoader
+from base.run_files import later_than
 from data_loader import data_loaders
 from logger.log import get_logger
 from logger.tensorboard import TensorboardWriter
@@ -28,10 +29,13 @@ logger = get_logger(__name__)
 
 
 def make_loader(config: ConfigParser) -> BaseDataLoader:
-    """The training loader of a config; its seed is the config's unless it has its own."""
+    """The training loader of a config; the seed of its split is the config's unless it has its own."""
     args = config.get("data_loader.args", {})
     common = {"rank": rank(), "world_size": world_size()}
-    return config.init_obj("data_loader", data_loaders, seed=args.get("seed", config.seed), **common)
+    loader = config.init_obj("data_loader", data_loaders, seed=args.get("seed", config.seed), **common)
+    # Another seed of the same folds draws other items, in another order.
+    loader.sampler.seed = config.seed
+    return loader
 
 
 def make_model(config: ConfigParser, restore: bool = False, input_shape: Sequence[int] = ()) -> nn.Module:
@@ -114,6 +118,9 @@ def _writer(config: ConfigParser, trainer: Trainer) -> TensorboardWriter:
     """The TensorBoard log, opened with what does not change: the config, the graph, examples."""
     enabled = config.get("trainer.tensorboard", True) and rank() == 0
     resumed = config.resume is not None
+    if resumed and not trainer.is_left and later_than(config.save_dir, trainer.resumed_at):
+        # Nothing comes to what the log has of later epochs: it keeps that.
+        enabled = False
     writer = TensorboardWriter(
         config.log_dir,
         enabled,

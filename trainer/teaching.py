@@ -7,6 +7,7 @@ learns of each what the members say that were not trained on it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from utils.arguments import matches
 from utils.checkpoint import load_checkpoint
 from utils.config import GROUP_FILE, ConfigParser
 from utils.errors import UserError
+from utils.files import write_json
+from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
-# Of the last checkpoint of the final student, what a test takes.
-_TESTED = ("arch", "epoch", "state_dict", "config", "classes", "input", "data", "origins", "priors", "soft_targets")
+# Of the last checkpoint of the final student, what a test takes beside its config.
+_TESTED = ("arch", "epoch", "state_dict", "classes", "input", "data", "origins", "priors", "soft_targets")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Teacher:
         """What is learnt from: by the students of a fold, or by the final one (None)."""
         return self.folder / "soft_targets" / ("final.csv" if fold is None else f"fold{fold}.csv")
 
+    def parts(self, fold: int | None) -> list[Part]:
+        """Those whose predictions a table holds."""
+        return [part for part in self.group.parts if fold in (None, part.fold)]
+
 
 def read_teacher(folder: Path, students: Group) -> Teacher:
     """The group in a folder.
@@ -67,22 +74,32 @@ def read_teacher(folder: Path, students: Group) -> Teacher:
     """
     if len(students.members) > 1:
         raise UserError("--teacher", "teaches one network, the config names several", "take the config of one")
+    if len(students.seeds) > 1:
+        what = f"is {len(students.seeds)}, but --teacher publishes one network, and the score would be that of several"
+        hint = "leave it out; --set seed=1 data_loader.args.seed=0 trains one of another seed"
+        raise UserError("--seeds", what, hint)
     record = read_record(folder)
     if (
         not isinstance(record, dict)
         or not matches(record.get("folds"), int)
         or not matches(record.get("seeds"), list[int])
         or not matches(record.get("members"), dict[str, dict[str, Any]])
-        or not record["members"]
+        or not (record["members"] and record["seeds"] and record["folds"] > 1)
     ):
-        raise UserError(folder / GROUP_FILE, "does not tell of a group of runs")
-    members = {name: ConfigParser(config) for name, config in record["members"].items()}
+        hint = "name the folder of a train.py --folds: saved/models/NAME/RUN"
+        raise UserError(folder / GROUP_FILE, "does not tell of a group of runs", hint)
+    if record["folds"] != students.folds:
+        what = f"is {students.folds}, the teacher has {record['folds']}"
+        raise UserError("--folds", what, f"take {record['folds']}")
+    try:
+        members = {name: ConfigParser(config) for name, config in record["members"].items()}
+    except UserError as error:
+        what = f"does not fit this program: {error.subject} {error.what}"
+        raise UserError(folder / GROUP_FILE, what, error.hint) from error
     group = make_group(folder.name, members, record["folds"], record["seeds"])
     if left := [part.name for part in group.parts if not last_checkpoint_path(folder, part).is_file()]:
         what = f"is not trained to its end: {left[0]} and {len(left) - 1} others are not there"
         raise UserError(folder, what, "repeat its command with -r auto: it goes on")
-    if group.folds != students.folds:
-        raise UserError("--folds", f"is {students.folds}, the teacher has {group.folds}", f"take {group.folds}")
     return Teacher(folder, group)
 
 
@@ -100,12 +117,17 @@ def _learning(config: ConfigParser, table: Path) -> ConfigParser:
     return ConfigParser(changed)
 
 
-def prepare_soft_targets(teacher: Teacher, students: Group, classes: tuple[str, ...], device: torch.device) -> None:
-    """Write the tables that the students learn from, those that are missing, and check all of them.
+def prepare_soft_targets(
+    teacher: Teacher, students: Group, classes: tuple[str, ...], device: torch.device
+) -> dict[str, str]:
+    """Write the tables that the students learn from, those that are missing or of earlier networks, and check all.
 
     Args:
         students: of `taught`.
         classes: of the students.
+
+    Returns:
+        A digest of each table, by its name.
 
     Raises:
         UserError: the teacher knows other classes, or was trained on other items of a fold than the student; a table
@@ -120,25 +142,50 @@ def prepare_soft_targets(teacher: Teacher, students: Group, classes: tuple[str, 
     def load(part: Part) -> Trained:
         return load_trained(last_checkpoint_path(teacher.folder, part), device, changes)
 
+    networks = {part.name: _digest(last_checkpoint_path(teacher.folder, part)) for part in teacher.group.parts}
     for part in students.runs:
-        if part.seed != students.seeds[0]:
-            # The split is the same for all seeds.
-            continue
         path = teacher.table(part.fold)
-        if not path.is_file():
+        own = {its.name: networks[its.name] for its in teacher.parts(part.fold)}
+        if not path.is_file() or _is_of_others(path, own):
             logger.info("%s: the teacher predicts", path)
             names, prob = _out_of_fold(teacher, load) if part.fold is None else _in_fold(teacher, part.fold, load)
             try:
                 write_soft_targets(path, names, prob, classes)
+                # After the table: killed between the two, an earlier note has it made again.
+                write_json(_made_of(path), own)
             except OSError as error:
-                raise UserError(path, f"cannot be written: {error.strerror}", FREE_SPACE) from error
+                raise UserError(error.filename or path, f"cannot be written: {error.strerror}", FREE_SPACE) from error
         _refuse_other_items(path, part, classes)
+    return {path.stem: _digest(path) for path in (teacher.table(part.fold) for part in students.runs)}
+
+
+def _made_of(table: Path) -> Path:
+    """What names the networks that a table was made of, each with a digest of its checkpoint."""
+    return table.with_suffix(".json")
+
+
+def _is_of_others(table: Path, networks: dict[str, str]) -> bool:
+    """Whether a table was made before the teacher was trained anew. Those of earlier versions do not say."""
+    if not (note := _made_of(table)).is_file():
+        return False
+    try:
+        return read_json(note) != networks
+    except (OSError, ValueError):
+        return True
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _in_fold(teacher: Teacher, fold: int, load: Any) -> tuple[np.ndarray, np.ndarray]:
     """The mean of what the members of a fold say of what they were trained on: ``(n,)`` names, ``(n, classes)``."""
     each = []
-    for part in (part for part in teacher.group.parts if part.fold == fold):
+    for part in teacher.parts(fold):
         trained = load(part)
         each.append(predict_split(trained, "train"))
     index = each[0].table.index
@@ -187,7 +234,9 @@ def student_checkpoint(folder: Path, final: Part, out_of_fold: Path) -> dict[str
     path = last_checkpoint_path(folder, final)
     checkpoint = load_checkpoint(path)
     tested = {key: checkpoint[key] for key in _TESTED if key in checkpoint}
-    return {**tested, "parts": [str(path)], "out_of_fold": str(out_of_fold)}
+    # Not the checkpoint's config: a run that was taken from another group may have decided otherwise.
+    config = final.config.to_dict()
+    return {**tested, "config": config, "parts": [str(path)], "out_of_fold": str(out_of_fold)}
 
 
 def student_metrics(

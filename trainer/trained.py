@@ -36,6 +36,7 @@ class Trained:
         out_of_fold: of an ensemble, where its out-of-fold scores are; else None.
         priors: the class proportions that it was trained for; None in earlier checkpoints and for other data sets.
         member_priors: those of an ensemble's members, where they are of finer classes; else the same.
+        split: a digest of which items it was trained on and which validated; None in earlier checkpoints.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Trained:
     priors: Priors | None = None
     out_of_fold: str | None = None
     member_priors: Priors | None = None
+    split: str | None = None
 
     @property
     def rule(self) -> str:
@@ -96,7 +98,20 @@ def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | Non
     member_priors = read_priors(checkpoint, "member_priors", sum(map(len, merged))) if merged else priors
     out_of_fold = checkpoint.get("out_of_fold") if matches(checkpoint.get("out_of_fold"), str) else None
     return Trained(
-        path, config, model, spec, classes, epoch, device, precision, data, origins, priors, out_of_fold, member_priors
+        path,
+        config,
+        model,
+        spec,
+        classes,
+        epoch,
+        device,
+        precision,
+        data,
+        origins,
+        priors=priors,
+        out_of_fold=out_of_fold,
+        member_priors=member_priors,
+        split=checkpoint.get("split") if matches(checkpoint.get("split"), str) else None,
     )
 
 

@@ -88,7 +88,8 @@ class Trainer(BaseTrainer):
         self.valid_data_loader = valid_data_loader
         self.distillation = distillation
         self.frontend = frontend
-        self.splice = Splice(frontend.augmentation.splice, config.get("data_loader.args.level", 1))
+        level, filtered = (config.get(f"data_loader.args.{key}") for key in ("level", "filtered"))
+        self.splice = Splice(frontend.augmentation.splice, level or 1, bool(filtered))
         self.mixup = Mixup(frontend.augmentation.mixup, frontend.augmentation.mixup_alpha)
         self.schedule = schedule
         self.classes = classes
@@ -167,6 +168,7 @@ class Trainer(BaseTrainer):
                 if norm is not None:
                     journal.add(batches)
                 if time.perf_counter() - looked > LOG_SECONDS or number == todo:
+                    self.nonfinite.look()
                     speed = (seen - seen_at_look) / (time.perf_counter() - looked)
                     self._log_step(bar, batches[-1].loss, norm, speed)
                     looked, seen_at_look = time.perf_counter(), seen
@@ -273,7 +275,7 @@ class Trainer(BaseTrainer):
         due, signum = largest_of_all([due, self._signal or 0])
         if due or signum:
             self.nonfinite.look()
-            self._save_place(epoch, self.global_step, journal.place(items).to_dict())
+            self._keep_place(epoch, journal.place(items))
         if signum:
             self._signal = signum
             raise Stopped(signum)
@@ -281,8 +283,12 @@ class Trainer(BaseTrainer):
     def _stop_in_validation(self, epoch: int, place: Place) -> None:
         """A signal ends the run, with the trained epoch saved."""
         if self._signal is not None:
-            self._save_place(epoch, self.global_step, place.to_dict())
+            self._keep_place(epoch, place)
             raise Stopped(self._signal)
+
+    def _keep_place(self, epoch: int, place: Place) -> None:
+        drawn = self.data_loader.drawn_digest(place.items)
+        self._save_place(epoch, self.global_step, {**place.to_dict(), "drawn": drawn})
 
     def _log_step(self, bar: tqdm, loss: Tensor, grad_norm: Tensor | None, speed: float) -> None:
         bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
@@ -329,7 +335,7 @@ class Trainer(BaseTrainer):
         """Log the final figures beside the hyperparameters and close the log."""
         if self.writer:
             figures = {k: v for k, v in best.items() if k != "samples_per_second"}
-            self.writer.hparams(self.config.to_dict(), figures, self.global_step + 1)
+            self.writer.hparams(self.trained_as, figures, self.global_step + 1)
             if self.shown is not None:
                 self.writer.layers(self.scored, self.shown, self.global_step + 1)
             self.writer.close()
@@ -381,6 +387,11 @@ class Trainer(BaseTrainer):
                 self._place = Place.from_dict(state["place"], self.data_loader.items_per_epoch, len(self.classes))
             except ValueError as error:
                 raise UserError(self.config.resume, f"does not fit this run: {error}", "start a new run") from error
+            self.data_loader.set_epoch(self.start_epoch)
+            if state["place"].get("drawn") not in (None, self.data_loader.drawn_digest(self._place.items)):
+                what = "its items come in another order than before: some twice, others not"
+                hint = "keep seed, balance, batch size and the number of processes, or go on from a whole epoch"
+                logger.warning("epoch %d: %s (%s)", self.start_epoch, what, hint)
         self.schedule.load_state_dict(state["schedule"], state["global_step"])
         if self.scaler.is_enabled() and state.get("scaler"):
             if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):

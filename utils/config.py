@@ -143,7 +143,8 @@ class ConfigParser:
     def make_run_folders(self) -> None:
         """Make the folders of this run: those of the checkpoint it goes on from, or new ones that no run has.
 
-        Of several processes, the first one makes them; all have to call this.
+        Of several processes, the first one makes them; all have to call this. What a run that goes on has noted of
+        itself stays, until `note_config`.
 
         Raises:
             UserError: the folder cannot be made, or a run of the given id is there already.
@@ -163,10 +164,24 @@ class ConfigParser:
                 self._is_new = True
                 began = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
                 write_json(folder / "environment.json", {"began": began, **environment()})
-            write_json(folder / "config.json", self._config)
+                write_json(folder / "config.json", self._config)
         except OSError as error:
             raise UserError(error.filename or models, f"cannot be written: {error.strerror}") from error
         return folder
+
+    def note_config(self, config: Mapping[str, Any]) -> None:
+        """Note in the folder of a run that goes on with what it is trained from now on.
+
+        Not in `make_run_folders`: the checkpoint may be refused, or nothing may be left to train.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        path = self.save_dir / "config.json"
+        try:
+            write_json(path, config)
+        except OSError as error:
+            raise UserError(path, f"cannot be written: {error.strerror}") from error
 
     def _can_be_id(self, run_id: str) -> bool:
         """Whether it is the name of a folder, or of one in the folder of a group that is there."""

@@ -67,7 +67,7 @@ def kaldi_frames(waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 FRONTENDS = {"mel": mel_frames, "kaldi": kaldi_frames}
 
 
-@register_feature("ast", batch_seconds=20)
+@register_feature("ast", batch_seconds=20, resamples=True)
 def ast(waveforms: Tensor, rate: int, lengths: Tensor, *, frontend: str = "mel") -> Tensor:
     """Mel spectrogram ``(batch, 256, 128)``, ``(batch, frames, mel bands)``, of the audio resampled to 16 kHz.
 

@@ -37,6 +37,8 @@ class Feature:
         tasks: that `preprocess.py` computes it for, unless told otherwise.
         span_hop_ms: of a feature whose last channel is 1 within a span of time, the item's or the recording's, and
             0 around it: milliseconds from one frame to the next. None for all others.
+        resamples: it brings any audio to a rate of its own. What the others give depends on the rate: a store has one
+            rate, and all audio is brought to it first.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Feature:
     in_context: bool = False
     tasks: tuple[int, ...] = (1, 2)
     span_hop_ms: float | None = None
+    resamples: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -122,6 +125,7 @@ def register_feature(
     in_context: bool = False,
     tasks: tuple[int, ...] = (1, 2),
     span_hop_ms: float | None = None,
+    resamples: bool = False,
 ) -> Callable[[Callable[..., Tensor]], Feature]:
     """Decorator: make a function of a batch a feature method.
 
@@ -132,7 +136,7 @@ def register_feature(
 
     def decorate(function: Callable[..., Tensor]) -> Feature:
         feature = Feature(
-            name, function, unit_range, repeats, batch_size, batch_seconds, in_context, tasks, span_hop_ms
+            name, function, unit_range, repeats, batch_size, batch_seconds, in_context, tasks, span_hop_ms, resamples
         )
         methods.add(name, feature)
         return feature

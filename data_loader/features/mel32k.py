@@ -35,7 +35,7 @@ def kaldi_filters() -> Tensor:
     return functional.pad(filters, (0, 1)).T.contiguous()
 
 
-@register_feature("mel32k", batch_size=4)
+@register_feature("mel32k", batch_size=4, resamples=True)
 def mel32k(waveforms: Tensor, rate: int, lengths: Tensor, *, duration: float = 10.0, fit: str = "repeat") -> Tensor:
     """Log-mel spectrogram ``(batch, 1, 128, frames)`` of the audio resampled to 32 kHz.
 

@@ -75,7 +75,15 @@ def _frames(duration: float) -> int:
     return math.ceil(duration * RATE / HOP)
 
 
-@register_feature("multimel_event", unit_range=True, batch_size=8, in_context=True, tasks=(1,), span_hop_ms=HOP_MS)
+@register_feature(
+    "multimel_event",
+    unit_range=True,
+    batch_size=8,
+    in_context=True,
+    tasks=(1,),
+    span_hop_ms=HOP_MS,
+    resamples=True,
+)
 def multimel_event(waveforms: Tensor, rate: int, lengths: Tensor, spans: Tensor, *, duration: float = 2.4) -> Tensor:
     """An event in its surroundings: ``(batch, 4, 64, frames)`` in [0, 1].
 
@@ -98,7 +106,7 @@ def multimel_event(waveforms: Tensor, rate: int, lengths: Tensor, spans: Tensor,
     return _canvas(waveforms, rate, lengths, spans, _frames(duration), centred=True)
 
 
-@register_feature("multimel", unit_range=True, batch_size=8, tasks=(2,), span_hop_ms=HOP_MS)
+@register_feature("multimel", unit_range=True, batch_size=8, tasks=(2,), span_hop_ms=HOP_MS, resamples=True)
 def multimel(waveforms: Tensor, rate: int, lengths: Tensor, *, duration: float = 15.4) -> Tensor:
     """A recording: ``(batch, 4, 64, frames)`` in [0, 1].
 

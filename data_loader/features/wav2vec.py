@@ -33,7 +33,7 @@ def _frames(
     return network(*resample(waveforms, rate, RATE, lengths), layer)
 
 
-@register_feature("ast_wav2vec", batch_size=32, batch_seconds=40.0)
+@register_feature("ast_wav2vec", batch_size=32, batch_seconds=40.0, resamples=True)
 def ast_wav2vec(
     waveforms: Tensor, rate: int, lengths: Tensor, *, weights: str = "hub", precision: Precision = "auto"
 ) -> Tensor:
@@ -58,7 +58,7 @@ def ast_wav2vec(
     return resize_frames(frames, counts, AST_FRAMES).transpose(1, 2).contiguous()
 
 
-@register_feature("wav2vec", batch_size=32, batch_seconds=40.0)
+@register_feature("wav2vec", batch_size=32, batch_seconds=40.0, resamples=True)
 def wav2vec(
     waveforms: Tensor, rate: int, lengths: Tensor, *, weights: str = "hub", precision: Precision = "auto"
 ) -> Tensor:

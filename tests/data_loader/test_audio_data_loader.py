@@ -210,6 +210,25 @@ def test_features_are_normalised_by_the_training_items(urban):
     assert float(features.std()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["mel", "stft"])
+def test_sounds_at_a_random_place_are_normalised_as_they_are_trained(tmp_path, method):
+    for number in range(4):
+        sounds.tone(tmp_path / "ab"[number % 2] / f"{number}.wav", 0.5)
+    audio = loader(tmp_path, "folders", duration=4.0, frontend=method, augment={"place": True})
+    batch = next(iter(audio))
+    features = audio.frontend().train()(batch.data, batch.lengths)
+    assert abs(float(features.mean())) < 0.1
+    assert float(features.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_a_rate_that_files_cannot_be_brought_to_is_said(tmp_path):
+    for name in "ab":
+        sounds.tone(tmp_path / name / "1.wav")
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"data_loader.args.rate: is 44101, .* 8000 Hz cannot be brought"):
+            list(loader(tmp_path, "folders", rate=44101, num_workers=workers))
+
+
 def test_an_unreadable_file_is_one_line_from_a_worker_too(tmp_path):
     for name in ("a/1.wav", "b/1.wav"):
         sounds.tone(tmp_path / name)
@@ -220,9 +239,10 @@ def test_an_unreadable_file_is_one_line_from_a_worker_too(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("place", [False, True])
-def test_a_folder_gives_the_same_input_as_the_data_set(urban, channels, place):
-    options = {"channels": channels, "duration": 0.4, "frontend": MEL, "augment": {"place": place}}
+@pytest.mark.parametrize(("place", "fit"), [(False, "pad"), (True, "pad"), (True, "repeat")])
+def test_a_folder_gives_the_same_input_as_the_data_set(urban, channels, place, fit):
+    method = {**MEL, "fit": fit}
+    options = {"channels": channels, "duration": 0.4, "frontend": method, "augment": {"place": place}}
     audio = loader(urban, **options)
     frontend = audio.frontend().eval()
     files = [urban / path for path in audio.dataset.table["path"]]

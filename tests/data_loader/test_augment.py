@@ -121,7 +121,9 @@ def test_a_long_waveform_is_cut_and_a_short_one_padded_at_any_place():
     lengths = torch.tensor([12] * 200 + [3] * 200)
     placed, placed_lengths = place(waveforms, lengths, 5, torch.Generator().manual_seed(0))
     assert placed.shape == (400, 2, 5)
-    assert placed_lengths.tolist() == [5] * 400
+    assert placed_lengths[:200].tolist() == [5] * 200
+    # What lies behind a short one does not count.
+    assert torch.equal(placed_lengths[200:], placed[200:, 0].argmax(dim=1) + 1)
     cuts = {tuple(row.tolist()) for row in placed[:200, 0]}
     assert cuts == {tuple(range(start, start + 5)) for start in range(1, 9)}
     pads = {tuple(row.tolist()) for row in placed[200:, 0]}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.batching import collate_resp, similar_batches, similar_rows
+from data_loader.batching import collate_resp, similar_batches, similar_rows, to_rate
+from utils.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(1, 1000, 60).tolist()
 
@@ -60,3 +61,15 @@ def test_features_of_one_axis_are_not_taken_for_waveforms(dtype):
     assert (batch.data.shape, batch.data.dtype, batch.lengths) == ((2, 5), dtype, None)
     waveforms = collate_resp([(torch.ones(5), 0, 7), (torch.zeros(3), 1, 8)])
     assert waveforms.lengths.tolist() == [5, 3]
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(8000, 44101), (7999, 1_000_000), (999_999, 999_998)])
+def test_rates_with_too_little_in_common_are_refused_before_memory_is_taken(rate, new_rate):
+    with pytest.raises(UserError, match=rf"data_loader.args.rate: is {new_rate}, .* {rate} Hz"):
+        to_rate(np.zeros(8, np.float32), rate, new_rate, None)
+    assert to_rate(np.zeros(8, np.float32), rate, rate, None).shape == (8,)
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(44100, 8000), (8000, 44100), (192000, 11025), (999, 16000)])
+def test_usual_rates_are_brought_to_each_other(rate, new_rate):
+    assert len(to_rate(np.zeros(rate, np.float32), rate, new_rate, None)) == new_rate

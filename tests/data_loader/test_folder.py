@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import resample_poly
 
 from data_loader.folder import audio_files, file_groups, group_batches
 from data_loader.frontend import Frontend
@@ -50,6 +51,16 @@ def test_a_folder_gives_the_same_input_as_the_data_set(tiny_data, options):
         difference = (expected[index] - found[index]).abs()
         assert difference.max() <= 1.01 / 255 / loader.input_spec.std
         assert difference.mean() < 1e-4
+
+
+def test_a_file_of_another_rate_is_heard_as_at_the_rate_of_the_training(tiny_data, tmp_path):
+    spec = RespDataLoader(str(tiny_data), task=2, input_dir="processed_stft").input_spec
+    waveform, _ = soundfile.read(next((tiny_data / "BioCAS2022").rglob("*.wav")))
+    soundfile.write(tmp_path / "0.wav", waveform, 8000)
+    soundfile.write(tmp_path / "1.wav", resample_poly(waveform, 441, 80), 44100)
+    (batch,) = all_batches(audio_files(tmp_path), spec, 8)
+    then, now = batch.data.float()
+    assert np.corrcoef(then.ravel(), now.ravel())[0, 1] > 0.98
 
 
 def test_files_of_different_rates_are_taken(tiny_data, tmp_path):

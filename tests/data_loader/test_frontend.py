@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,6 +77,97 @@ def test_only_training_is_augmented_and_the_batch_is_left_as_it_was(batch):
     assert torch.equal(module.eval()(waveforms, lengths), plain)
     assert not torch.equal(module.train()(waveforms, lengths), plain)
     assert torch.equal(waveforms, before)
+
+
+# A frame of mel is 10 ms, the duration 4 s.
+DURATION = 4.0
+FITTED = {"repeat": {"fit": "repeat", "duration": DURATION}, "pad": {"fit": "pad", "duration": DURATION}}
+
+
+def lasting(method="mel", augmentation=None, mean=0.0, **params):
+    """A frontend of items of 4 s."""
+    params = methods[method].checked(params, "x")
+    shape = tuple(methods[method](torch.zeros(RATE), RATE, **params).shape)
+    spec = InputSpec(method, params, shape=shape, mean=mean, rate=RATE, duration=DURATION)
+    return Frontend(spec, augmentation)
+
+
+@pytest.mark.parametrize(("method", "params"), [("mel", FITTED["repeat"]), ("mel", FITTED["pad"]), ("stft", {})])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_short_item_is_filled_up_with_zeros_that_count(batch, method, params, training):
+    waveforms, lengths = batch
+    module = lasting(method, **params).train(training)
+    computed = module(waveforms, lengths)
+    samples = round(DURATION * RATE)
+    full = torch.nn.functional.pad(waveforms, (0, samples))[:, :samples]
+    expected = torch.cat([methods[method](item[None], RATE, **module.spec.params) for item in full])
+    torch.testing.assert_close(computed, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_lies_behind_an_item_is_not_its_sound(channels):
+    waveforms, lengths = torch.full((2, channels, RATE), 1e6), torch.tensor([RATE // 2, RATE])
+    waveforms[0, :, : RATE // 2] = waveforms[1] = 0.1
+    before = waveforms.clone()
+    # One channel has no axis of its own.
+    computed = lasting(**FITTED["pad"]).eval()(waveforms.squeeze(1), lengths)
+    assert torch.equal(waveforms, before)
+    heard = (computed[:, 0].amax(dim=1) > -90).sum(dim=1)
+    assert heard.tolist() == pytest.approx([50, 100], abs=3)
+
+
+@pytest.mark.parametrize("fit", FITTED)
+def test_training_at_a_random_place_hears_as_much_sound_as_evaluation(batch, fit):
+    module = lasting(augmentation=Augmentation(place=True), **FITTED[fit])
+    torch.manual_seed(0)
+    placed, stay = ((module.train(training)(*batch)[:, 0].amax(dim=1) > -90) for training in (True, False))
+    assert ((placed.sum(dim=1) - stay.sum(dim=1)).abs() <= 3).all()
+    short = batch[1] < DURATION * RATE - RATE
+    assert stay[:, 0].all()
+    assert placed[short, 0].float().mean() < 0.5
+
+
+def test_what_fills_up_an_item_is_silent_in_training_too(batch):
+    noisy = lasting(augmentation=Augmentation(noise_db=10, shift=0.5, gain_db=6), **FITTED["repeat"])
+    computed, plain = noisy.train()(*batch)[:, 0], noisy.eval()(*batch)[:, 0]
+    assert not torch.equal(computed, plain)
+    silent = plain.amax(dim=1) == -100
+    assert silent.any()
+    assert (computed.amax(dim=1)[silent] == -100).all()
+
+
+def test_a_placed_sound_is_moved_in_the_circle_of_the_whole_duration():
+    module = lasting(augmentation=Augmentation(place=True, shift=0.5), **FITTED["pad"]).train()
+    torch.manual_seed(0)
+    heard = module(0.1 * torch.randn(40, RATE), torch.full((40,), RATE))[:, 0].amax(dim=1) > -90
+    # Its end stands at the start then, and its start at the end.
+    assert (heard[:, 0] & heard[:, -1]).any()
+
+
+def test_no_more_is_computed_at_once_than_a_cache_holds_whatever_fills_it_up(batch):
+    module, sizes = lasting(), []
+    feature = module._feature
+
+    def compute(waveforms, *args, **params):
+        sizes.append(waveforms.numel())
+        return feature.compute(waveforms, *args, **params)
+
+    module._feature = replace(feature, compute=compute, batch_size=32, batch_seconds=8.0)
+    module(*batch)
+    assert set(sizes) == {8 * RATE}
+    assert len(sizes) == 12
+
+
+def test_of_a_placed_waveform_the_zeros_behind_it_do_not_count_as_in_evaluation(batch):
+    waveforms, lengths = batch
+    samples = round(DURATION * RATE)
+    module = Frontend(InputSpec(None, shape=(samples,), rate=RATE, duration=DURATION), Augmentation(place=True))
+    placed, ends = module.train().with_lengths(waveforms, lengths)
+    _, stay = module.eval().with_lengths(waveforms, lengths)
+    assert torch.equal(stay, lengths.clamp(max=samples))
+    heard = placed != 0
+    assert ends.tolist() == [int(row.nonzero().max()) + 1 for row in heard]
+    assert torch.equal(heard.sum(dim=1), stay)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 from data_loader.batching import collate_resp
@@ -17,7 +18,8 @@ from data_loader.extract import extract
 from data_loader.features import methods
 from data_loader.resp_data_loader import RespDataLoader
 from data_loader.store import FeatureStore, statistics
-from data_loader.tables import build_tables
+from data_loader.store_index import read_index, write_index
+from data_loader.tables import build_tables, write_tables
 from utils.device import choose_precision
 from utils.errors import UserError
 
@@ -292,9 +294,42 @@ def test_the_fingerprint_of_a_split_changes_with_its_labels_audio_and_patients(o
     assert {split for split in before if before[split] != after[split]} == {"intra"}
 
 
+def _as_of_an_earlier_version(data_dir):
+    """The tables and the store without digests of the audio."""
+    for path in data_dir.glob("*.csv"):
+        pd.read_csv(path, dtype=str).drop(columns="digest").to_csv(path, index=False)
+    folder = data_dir / "processed_stft"
+    content = json.loads((folder / "meta.json").read_text())
+    write_index(folder, read_index(folder, content["shards"]).drop(columns="digest"), content["shards"])
+    del content["digests"]
+    (folder / "meta.json").write_text(json.dumps(content))
+
+
+def test_a_store_of_other_audio_than_the_tables_tell_of_is_refused(own_data):
+    for path in (own_data / "BioCAS2022").rglob("*.wav"):
+        waveform, rate = soundfile.read(path)
+        soundfile.write(path, waveform[::-1], rate)
+    write_tables(build_tables(own_data), own_data)
+    with pytest.raises(UserError, match=r"processed_stft: lacks .* made from other recordings.*--force"):
+        RespDataLoader(str(own_data), task=2, input_dir="processed_stft")
+
+
+def test_a_store_of_an_earlier_version_is_read_and_a_task_can_be_added_to_it(own_data):
+    expected = [RespDataLoader(str(own_data), task=task, input_dir="processed_stft").dataset for task in (1, 2)]
+    tables = build_tables(own_data)
+    feature = methods["stft"]
+    extract(own_data, feature, {}, {2: tables.of(2)}, tables.digests, force=True)
+    _as_of_an_earlier_version(own_data)
+    write_tables(tables, own_data)
+    extract(own_data, feature, {}, {task: tables.of(task) for task in (1, 2)}, tables.digests)
+    for task, then in zip((1, 2), expected, strict=True):
+        now = RespDataLoader(str(own_data), task=task, input_dir="processed_stft").dataset
+        items = list(range(len(then)))
+        assert torch.equal(now.__getitems__(items).data, then.__getitems__(items).data)
+
+
 def test_without_digests_the_fingerprint_changes_with_what_the_store_was_made_from(own_data):
-    path = own_data / "task2.csv"
-    pd.read_csv(path, dtype=str).drop(columns="digest").to_csv(path, index=False)
+    _as_of_an_earlier_version(own_data)
     before = fingerprint(own_data)
     meta = own_data / "processed_stft" / "meta.json"
     content = json.loads(meta.read_text())

@@ -75,6 +75,23 @@ def test_what_is_left_of_an_event_in_a_few_frames_is_not_heard():
     assert Splice(1.0, 2)._target(batch.details).tolist() == [NORMAL, CAS]
 
 
+def test_filtered_data_gets_no_recording_in_which_nothing_is_heard():
+    batch = batch_of(*[NORMAL, CAS, DAS] * 8)
+    # Each is heard for a moment, every other one at another time: a stretch of one may silence another.
+    heard = torch.arange(FRAMES) // 20 == torch.tensor([2, 7] * 12)[:, None]
+    batch.details[~heard] = 0
+    spliced = Splice(1.0, 2)(batch)
+    silent = spliced.target == POOR_QUALITY
+    torch.manual_seed(0)
+    filtered = Splice(1.0, 2, filtered=True)(batch)
+    assert silent.any()
+    assert not silent.all()
+    for kept, other, own in zip(filtered, spliced, batch, strict=True):
+        if own is not None:
+            assert torch.equal(kept[silent], own[silent])
+            assert torch.equal(kept[~silent], other[~silent])
+
+
 def test_a_share_of_the_recordings_gets_a_stretch():
     batch = batch_of(*[NORMAL, CAS] * 120)
     changed = (Splice(0.25, 2)(batch).data != batch.data).flatten(1).any(1).float().mean()

@@ -20,7 +20,7 @@ def test_items_are_where_the_list_says(tiny_data):
     index = read_index(folder, read_meta(folder).shards)
     for task in (1, 2):
         its_rows = index[index["task"] == task].sample(20, replace=True, random_state=0)
-        items = store.gather(store.locate(its_rows if task == 1 else its_rows[["wav_name"]], task))
+        items = store.gather(store.locate(its_rows if task == 1 else its_rows[["wav_name", "digest"]], task))
         for item, (shard, row) in zip(items, its_rows[["shard", "row"]].to_numpy(), strict=True):
             np.testing.assert_array_equal(item, np.load(folder / shard, mmap_mode="r")[row])
 

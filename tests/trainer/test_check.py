@@ -67,6 +67,10 @@ def test_a_config_that_fits_passes(config):
     check(config)
 
 
+def test_a_learning_rate_for_each_group_of_parameters_passes(config):
+    check(config, lr_scheduler={"type": "OneCycleLR", "args": {"max_lr": [0.1, 0.01, 0.001]}})
+
+
 WRONG_NAMES = [
     ("arch.type", "LigthCNN", "did you mean LightCNN?"),
     ("arch.args.labeldim", 2, "did you mean label_dim?"),
@@ -138,6 +142,7 @@ IMPOSSIBLE = [
     ("data_loader.args.num_workers", -1, "expected at least 0"),
     ("data_loader.args.num_workers", 10**6, "expected at most"),
     ("data_loader.args.rate", 0, "expected at least 100"),
+    ("data_loader.args.rate", 44101, "data_loader.args.rate: is 44101, to which audio at 8000 Hz cannot be brought"),
     ("data_loader.args.input_dir", None, "Tiny takes (1, 224, 224)"),
     ("data_loader.args.input_dir", "processed_mel", "--method mel"),
     ("data_loader.args.data_dir", "/nowhere", "there is no such table"),
@@ -171,7 +176,8 @@ def test_an_impossible_combination_is_named(config, key, value, says):
 def test_waveforms_have_their_own_rules(config):
     config["data_loader"]["args"]["input_dir"] = None
     config["arch"] = {"type": "LightCNN", "args": {"label_dim": 2}}
-    assert "duration: is 0" in error_of(config, "data_loader.args.duration", 0)
+    for least in (0, 1e-5):
+        assert f"duration: is {least}, shorter than one sample" in error_of(config, "data_loader.args.duration", least)
     config["data_loader"]["args"]["duration"] = 1.5
     masks = {"time_masks": 1}
     assert "masks features, but the input is waveforms" in error_of(config, "data_loader.args.augment", masks)

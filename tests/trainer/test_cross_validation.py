@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from argparse import Namespace
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from data_loader.dataset import RespDataset
 from tests.group_run import MEMBERS, ForkedRun, write_members
 from tests.tiny import run, tiny_config, write_config
+from trainer.group import check_group, read_group
 from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
@@ -146,11 +148,30 @@ def test_a_finished_group_is_only_shown_again(folder, group, capsys):
     assert "all is done" in shown.err
     assert "split out-of-fold, decided by counted: 18 items of 6 patients" in shown.out
     assert {path: path.stat().st_mtime_ns for path in group.rglob("*.pth")} == before
-    # With another config it would be another group.
+    # With another config, or on other features, it would be another group.
     assert run("train", *arguments, "-r", "auto", "--lr", 0.5) == 1
     assert "begun with another members.dropout.optimizer.args.lr" in capsys.readouterr().err
     assert run("train", *arguments[:-1], 3, "--run_id", "g") == 1
     assert "begun with another seeds" in capsys.readouterr().err
+    record = json.loads((group / "group.json").read_text())
+    (group / "group.json").write_text(json.dumps(record | {"input": record["input"] | {"shape": [1, 224, 200]}}))
+    assert run("train", *arguments, "-r", "auto") == 1
+    assert "begun with another input.shape (preprocess as for it" in capsys.readouterr().err
+    # Earlier versions did not note them; and a default that is spelled out changes nothing.
+    del record["input"]
+    (group / "group.json").write_text(json.dumps(record))
+    assert run("train", *arguments, "-r", "auto", "--set", "recording_context=false", "arch.args.norm=false") == 1
+    assert "begun with another members.norm.arch.args.norm" in capsys.readouterr().err
+    assert run("train", *arguments, "-r", "auto", "--set", "recording_context=false") == 0
+
+
+def test_members_that_differ_in_a_default_that_one_spells_out_are_one(tiny_data, tmp_path):
+    for name, own in (("one", {}), ("two", {"decide": "argmax", "recording_context": False})):
+        write_config(tmp_path / f"{name}.json", tiny_config(tiny_data, tmp_path, name=name, **own))
+    config = write_config(tmp_path / "both.json", {"name": "both", "ensemble": ["one.json", "two.json"]})
+    none = dict.fromkeys(["resume", "set", "lr", "bs", "data_dir", "seeds"])
+    record, _ = check_group(read_group(Namespace(config=config, folds=2, **none)))
+    assert record["members"].keys() == {"one", "two"}
 
 
 def test_what_an_ensemble_cannot_do_is_said(folder, capsys):
@@ -238,7 +259,11 @@ def test_a_run_that_fails_says_why_in_one_line(tiny_data, tmp_path, capsys):
         ({"data_loader__args__level": 2, "arch__args__label_dim": 5}, "two: task: is not that of one"),
         ({"data_loader__args__filtered": True}, "two: data: is not that of one"),
         (
-            {"data_loader__args__input_dir": None, "data_loader__args__frontend": "stft"},
+            {
+                "data_loader__args__input_dir": None,
+                "data_loader__args__frontend": "stft",
+                "data_loader__args__rate": 4000,
+            },
             "two: input (rate): is not that of one",
         ),
         ({"name": "one"}, "two members are called one"),

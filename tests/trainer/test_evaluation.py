@@ -160,6 +160,14 @@ def test_data_that_changed_since_the_training_is_refused(checkpoint, own_data, s
         evaluate(trained, split)
 
 
+def test_items_that_may_have_been_trained_on_are_not_scored_as_validation(trained):
+    # As of a program that splits the same patients otherwise.
+    other = replace(trained, split="another")
+    with pytest.raises(UserError, match=r"split otherwise than in the training .* some may have been trained on"):
+        evaluate(other, "valid")
+    assert evaluate(other, "inter").metrics == evaluate(trained, "inter").metrics
+
+
 def test_the_model_is_that_of_the_checkpoint_in_evaluation_mode(checkpoint, trained):
     state = load_checkpoint(checkpoint)["state_dict"]
     assert all(torch.equal(value, state[name]) for name, value in trained.model.state_dict().items())

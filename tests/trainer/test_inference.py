@@ -28,6 +28,16 @@ def test_every_item_is_predicted_once_in_the_order_of_the_loader(trainer):
     assert found.output.dtype == torch.float32
 
 
+def test_a_process_without_an_item_has_those_of_the_others(trainer, monkeypatch):
+    whole = predict(trainer.model, trainer.frontend, trainer.valid_data_loader, CPU)
+    others = iter(whole)
+    monkeypatch.setattr("trainer.inference.gather", lambda mine: torch.cat([mine, next(others)]))
+    found = predict(trainer.model, trainer.frontend, [], CPU)
+    for ours, theirs in zip(found, whole, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_of_the_model_is_put_back(trainer, training):
     trainer.model.train(training)

@@ -173,6 +173,25 @@ def test_a_place_that_is_not_of_this_run_is_refused(tiny_data, tmp_path, change,
         tiny_run(tiny_data, tmp_path, resume=path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, False),
+        ({"data_loader__args__batch_size": 5}, False),
+        ({"data_loader__args__balance": "weights"}, True),
+        ({"data_loader__args__shuffle": False}, True),
+    ],
+)
+def test_an_epoch_that_goes_on_in_another_order_is_said(tiny_data, tmp_path, caplog, change, said):
+    first = tiny_run(tiny_data, tmp_path)
+    stop_after(first, 1)
+    with pytest.raises(Stopped):
+        first.train()
+    (path,) = first.config.save_dir.glob("*-step1.pth")
+    tiny_run(tiny_data, tmp_path, resume=path, **change)
+    assert ("its items come in another order than before" in caplog.text) == said
+
+
 def test_auto_goes_on_with_the_newest_run_or_begins_one(tiny_data, tmp_path, capsys):
     config = write_config(tmp_path / "c.json", tiny_config(tiny_data, tmp_path, trainer__epochs=1))
     assert run("train", "-c", config, "-r", "auto") == 0

@@ -61,6 +61,17 @@ def test_a_step_that_is_not_finite_stops_the_run_and_says_where(tiny_data, tmp_p
     assert all(tensor.isfinite().all() for tensor in load_checkpoint(last)["state_dict"].values())
 
 
+def test_on_a_gpu_steps_are_looked_at_whenever_the_loss_is_shown(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.trainer.LOG_SECONDS", 0.0)
+    trainer = tiny_run(tiny_data, tmp_path, data_loader__args__batch_size=4)
+    # As on a GPU: not each step by itself.
+    trainer.nonfinite._each = False
+    spoil(trainer, [2], "loss")
+    with pytest.raises(UserError, match="epoch 1, batch 2"):
+        trainer.train()
+    assert trainer.global_step == 2
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_that_is_not_finite_can_be_left_out(tiny_data, tmp_path, caplog, what, accumulate):

@@ -101,7 +101,7 @@ def checkpoint(tiny_data, tmp_path):
         ({"lr_scheduler": {"type": "StepLR", "args": {"step_size": 1}}}, "lr_scheduler: differs from that of"),
         (
             {"data_loader__args__input_dir": None, "data_loader__args__frontend": "stft"},
-            "was trained on features with",
+            "was trained on stored features, these are features computed in the step",
         ),
     ],
 )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 
 from tests.group_run import COMMON
 from tests.tiny import run, tiny_config, write_config
 from trainer.distillation import write_soft_targets
+from trainer.group import check_group, read_group
+from trainer.reuse import _difference
 from trainer.setup import make_loader
-from utils.config import ConfigParser
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.config import ConfigParser, set_key
 
 pytestmark = pytest.mark.usefixtures("forked_parts", "own_sigterm")
 LAST = "checkpoint-epoch1.pth"
@@ -60,7 +64,6 @@ def test_what_another_group_has_trained_is_taken_and_the_rest_is_trained(tiny_da
 
 
 def test_a_run_of_another_config_or_with_a_damaged_checkpoint_is_not_taken(tiny_data, source, tmp_path, capsys):
-    shutil.copy(source / "one-seed0-fold0" / "config.json", source.parent)
     damaged = source / "one-seed0-fold1" / LAST
     damaged.write_bytes(damaged.read_bytes()[:-100])
     arguments, group = group_of(tmp_path, tiny_data, "one")
@@ -70,14 +73,50 @@ def test_a_run_of_another_config_or_with_a_damaged_checkpoint_is_not_taken(tiny_
     assert "its checkpoint is damaged" in shown
     assert trained_parts(group) == ["one-seed0-fold1"]
     shutil.rmtree(group)
-    (source / "one-seed0-fold0" / "config.json").write_text("[]")
-    assert run("train", *arguments, "--reuse", source) == 0
-    assert "its config.json holds no config" in capsys.readouterr().err
-    (source / "one-seed0-fold0" / "config.json").write_bytes((source.parent / "config.json").read_bytes())
-    shutil.rmtree(group)
+    # What config.json says was not trained: it is written also where nothing is left to train.
+    said = source / "one-seed0-fold0" / "config.json"
+    said.write_text(said.read_text().replace("0.01", "0.0123"))
     assert run("train", *arguments, "--reuse", source, "--lr", "0.0123") == 0
     assert "it has another optimizer.args.lr" in capsys.readouterr().err
     assert trained_parts(group) == ["one-seed0-fold0", "one-seed0-fold1"]
+
+
+@pytest.fixture
+def differs(tiny_data, source, tmp_path):
+    """In what the first run of `source`, with some changes of its checkpoint, is not the one of a group."""
+    arguments, _ = group_of(tmp_path, tiny_data, "one")
+    none = dict.fromkeys(["resume", "set", "lr", "bs", "data_dir", "seeds"])
+    group = read_group(Namespace(config=arguments[1], folds=2, **none))
+    record, _ = check_group(group)
+    path = source / "one-seed0-fold0" / LAST
+
+    def differs(**changes):
+        checkpoint = load_checkpoint(path)
+        for key, value in changes.items():
+            set_key(checkpoint, key.replace("__", "."), value)
+        save_checkpoint(path, checkpoint)
+        return _difference(source, group.parts[0], record["input"])
+
+    return differs
+
+
+def test_a_run_of_other_features_is_not_taken(differs):
+    # How they were normalised follows from the config and the data.
+    assert differs(input__mean=3.0) is None
+    assert differs(input__input_dir="processed_other") is None
+    assert differs(input__shape=[1, 224, 200]) == "it has another input.shape"
+    assert differs(input__method="none") == "it has another input"
+
+
+def test_a_run_of_a_version_that_left_a_default_to_itself_is_taken(differs):
+    augment = {"splice": 0, "mixup": 0.0}
+    assert differs(config__arch__args__dropout=0, config__data_loader__args__augment=augment) is None
+    assert differs(config__recording_context=True) is None
+    assert differs(config__arch__args__dropout=0.5) == "it has another arch.args.dropout"
+
+
+def test_a_run_of_a_config_that_is_none_is_not_taken(differs):
+    assert differs(config__trainer={}) == "its config does not fit this program: trainer: lacks the key epochs"
 
 
 def test_a_student_of_another_teacher_is_not_taken(tiny_data, source, tmp_path, capsys):

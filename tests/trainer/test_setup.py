@@ -8,6 +8,7 @@ from torch import nn
 
 import model.weights
 from tests.tiny import tiny_config, tiny_run
+from tests.whole_run import scalars
 from trainer.setup import example_inputs, make_criterion, make_loader, make_model
 from utils.config import ConfigParser
 from utils.errors import UserError
@@ -20,6 +21,13 @@ def parser(tiny_data, tmp_path, **changes):
 def test_the_loader_takes_the_seed_of_the_config_unless_it_has_its_own(tiny_data, tmp_path):
     assert make_loader(parser(tiny_data, tmp_path, seed=4)).seed == 4
     assert make_loader(parser(tiny_data, tmp_path, seed=4, data_loader__args__seed=7)).seed == 7
+
+
+def test_another_seed_draws_other_items_of_the_same_split(tiny_data, tmp_path):
+    changes = {"data_loader__args__seed": 0, "data_loader__args__balance": "weights"}
+    one, other = (make_loader(parser(tiny_data, tmp_path, seed=seed, **changes)) for seed in (0, 1))
+    assert one.train_indices.tolist() == other.train_indices.tolist()
+    assert list(one.sampler) != list(other.sampler)
 
 
 def test_a_restored_model_fetches_no_weights(tiny_data, tmp_path, monkeypatch):
@@ -70,3 +78,16 @@ def test_several_processes_need_shuffled_items(tiny_data, tmp_path, monkeypatch)
     monkeypatch.setattr("trainer.setup.world_size", lambda: 2)
     with pytest.raises(UserError, match=r"data_loader\.args\.shuffle: is false, but several processes train"):
         tiny_run(tiny_data, tmp_path, data_loader__args__shuffle=False)
+
+
+def test_a_log_of_later_epochs_stays_where_nothing_is_left_to_train(tiny_data, tmp_path):
+    changes = {"trainer__tensorboard": True, "loss": {"type": "cross_entropy"}}
+    run = tiny_run(tiny_data, tmp_path, **changes)
+    run.finish(run.train())
+    logs = [run.config.log_dir, run.config.log_dir / "train"]
+    before = [scalars(log) for log in logs]
+    assert all(len(points) == 2 for points in before[1].values())
+    checkpoint = run.config.save_dir / "checkpoint-epoch1.pth"
+    again = tiny_run(tiny_data, tmp_path, checkpoint, **changes, trainer__epochs=1)
+    again.finish(again.train())
+    assert [scalars(log) for log in logs] == before

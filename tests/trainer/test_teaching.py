@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ import torch
 
 from tests.group_run import COMMON, write_members
 from tests.tiny import run, tiny_config, write_config
+from trainer.group import read_group
 from trainer.setup import make_loader
-from utils.checkpoint import load_checkpoint
+from trainer.teaching import prepare_soft_targets, read_teacher, taught
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigParser
 
 CLASSES = ["Normal", "Poor Quality", "Adventitious"]
@@ -122,9 +125,73 @@ def test_what_was_interrupted_goes_on_and_with_no_other_teacher(
     assert "was begun with another teacher" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def reused(tiny_data, teacher, students, tmp_path_factory):
+    """A command of students that decide otherwise, whose runs are those of `students`; and their folder."""
+    folder = tmp_path_factory.mktemp("reused")
+    command = student(folder, tiny_data, distillation={"weight": 0.9}, decide="argmax")
+    command = *command, "--run_id", "r", "--teacher", teacher
+    assert run("train", *command, "--reuse", students) == 0
+    return command, folder / "saved" / "models" / "small" / "r"
+
+
+def test_what_is_published_decides_as_it_was_scored_also_where_its_run_was_taken_from_another_group(students, reused):
+    _, group = reused
+    taken = load_checkpoint(group / "small-final" / "checkpoint-epoch1.pth")
+    assert taken["config"] == load_checkpoint(students / "small-final" / "checkpoint-epoch1.pth")["config"]
+    assert json.loads((group / "oof" / "metrics.json").read_text())["decide"] == "argmax"
+    config = load_checkpoint(group / "model_best.pth")["config"]
+    assert config == taken["config"] | {"decide": "argmax", "trainer": config["trainer"]}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", None])
+def test_a_report_of_a_finished_group_that_is_damaged_or_gone_is_made_anew(reused, content, capsys):
+    command, group = reused
+    path = group / "oof" / "metrics.json"
+    before = json.loads(path.read_text())
+    path.write_text(content) if content else path.unlink()
+    assert run("train", *command) == 0
+    after = json.loads(path.read_text())
+    differing = {key for key in before if before[key] != after[key]}
+    assert before.keys() == after.keys()
+    assert differing <= {"command", "environment"}
+    assert f"{path}: " in capsys.readouterr().err
+
+
+def tables_of(folder, command):
+    """What `prepare_soft_targets` says of a teacher's tables."""
+    none = dict.fromkeys(["resume", "run_id", "set", "lr", "bs", "data_dir", "seeds"])
+    group = read_group(Namespace(config=command[1], folds=2, **none))
+    teacher = read_teacher(folder, group)
+    return prepare_soft_targets(teacher, taught(group, teacher), tuple(CLASSES), torch.device("cpu"))
+
+
+def test_tables_of_a_teacher_that_was_trained_anew_are_made_anew(tiny_data, teacher, students, tmp_path):
+    own, command = shutil.copytree(teacher, tmp_path / "own"), student(tmp_path, tiny_data)
+    first = tables_of(own, command)
+    assert first == tables_of(teacher, command)
+    assert json.loads((students / "group.json").read_text())["soft_targets"] == first
+
+    def train_anew():
+        path = own / "dropout-seed0-fold0" / "checkpoint-epoch1.pth"
+        checkpoint = load_checkpoint(path)
+        checkpoint["state_dict"]["linear.bias"] += 1.0 + torch.arange(3.0)
+        save_checkpoint(path, checkpoint)
+
+    train_anew()
+    second = tables_of(own, command)
+    assert {name for name in first if first[name] != second[name]} == {"fold0", "final"}
+    # Those of earlier versions do not say what they were made of, and stay.
+    train_anew()
+    for note in (own / "soft_targets").glob("*.json"):
+        note.unlink()
+    assert tables_of(own, command) == second
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "said"),
     [
+        ({}, ["--seeds", 2], "--seeds: is 2, but --teacher publishes one network"),
         ({}, ["--folds", 3], "--folds: is 3, the teacher has 2"),
         ({"seed": 5}, [], "is of other items than those that small-seed5-fold0 is trained on"),
         (
@@ -149,6 +216,14 @@ def test_what_is_no_trained_group_teaches_nothing(tiny_data, folder, teacher, tm
     taught = student(tmp_path, tiny_data)
     assert run("train", *taught, "--teacher", tmp_path) == 1
     assert "is no group of runs" in capsys.readouterr().err
+    record = json.loads((teacher / "group.json").read_text())
+    for changes in ({"seeds": []}, {"folds": 0}, {"members": {}}):
+        (tmp_path / "group.json").write_text(json.dumps(record | changes))
+        assert run("train", *taught, "--teacher", tmp_path) == 1
+        assert "does not tell of a group of runs" in capsys.readouterr().err
+    (tmp_path / "group.json").write_text(json.dumps(record | {"members": {"dropout": {"decide": "?"}}}))
+    assert run("train", *taught, "--teacher", tmp_path) == 1
+    assert f"error: {tmp_path / 'group.json'}: does not fit this program" in capsys.readouterr().err
     shutil.copy(teacher / "group.json", tmp_path)
     assert run("train", *taught, "--teacher", tmp_path) == 1
     assert "is not trained to its end: dropout-seed0-fold0 and 3 others" in capsys.readouterr().err

@@ -212,3 +212,11 @@ def test_a_lone_item_that_batch_normalisation_cannot_take_is_one_line(tiny_data,
     with pytest.raises(UserError, match="leaves one item alone in a batch"):
         tiny_run(tiny_data, tmp_path, arch__args__norm=True, **changes).train()
     tiny_run(tiny_data, tmp_path, **changes).train()
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_whether_the_data_is_filtered_reaches_what_splices_it(tiny_data, tmp_path, filtered):
+    data = {"task": 2, "level": 2, "filtered": filtered}
+    changes = {f"data_loader__args__{key}": value for key, value in data.items()}
+    changes |= {"arch__args__label_dim": 5, "metrics": ["accuracy"]}
+    assert tiny_run(tiny_data, tmp_path, **changes).splice.filtered is filtered

@@ -208,10 +208,13 @@ def test_a_run_that_goes_on_keeps_its_folder_and_notes_its_new_config(config):
     first = ConfigParser(config)
     first.make_run_folders()
     environment = (first.save_dir / "environment.json").read_bytes()
-    config["trainer"]["epochs"] = 99
+    epochs, config["trainer"]["epochs"] = config["trainer"]["epochs"], 99
     second = ConfigParser(config, resume=first.save_dir / "checkpoint-epoch1.pth")
     second.make_run_folders()
     assert second.save_dir == first.save_dir
+    # Not before it really goes on.
+    assert json.loads((second.save_dir / "config.json").read_text())["trainer"]["epochs"] == epochs
+    second.note_config(second.to_dict())
     assert json.loads((second.save_dir / "config.json").read_text())["trainer"]["epochs"] == 99
     assert (first.save_dir / "environment.json").read_bytes() == environment
 
