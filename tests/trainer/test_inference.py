@@ -93,7 +93,7 @@ def test_features_are_made_in_single_precision_under_autocast(trainer):
     ],
 )
 def test_features_made_in_another_way_are_refused(change):
-    then = InputSpec("stft", {"n_mels": 2}, shape=(1, 3), weights="a", rate=8000, duration=2.0)
+    then = InputSpec("stft", {"n_mels": 2}, "here", (1, 3), weights="a", rate=8000, duration=2.0)
     # Where the features lie, and what they are normalised by, may differ.
     refuse_other_input(Path("c.pth"), then, dataclasses.replace(then, input_dir="elsewhere", mean=3.0))
     with pytest.raises(UserError, match=f"features with {next(iter(change))}"):
