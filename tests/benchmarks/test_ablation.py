@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import sys
 
 import pytest
 
@@ -44,14 +43,9 @@ EVENTS, RECORDINGS = "task1_2_eventnet_resnet", "task2_2_recordingnet_mn04"
 
 
 @pytest.fixture
-def ablation(monkeypatch):
+def ablation(benchmark_script):
     """The script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("ablation", ROOT / "benchmarks" / "ablation.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "ablation", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("ablation")
 
 
 @pytest.fixture

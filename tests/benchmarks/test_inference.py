@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,19 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.tiny import ROOT
 from trainer.folder_prediction import CPU_BATCH
 
 
 @pytest.fixture
-def inference(monkeypatch):
+def inference(benchmark_script):
     """The script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("inference", ROOT / "benchmarks" / "inference.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "inference", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("inference")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.tiny import ROOT, run, tiny_run
+from tests.tiny import run, tiny_run
 from utils.cli import run_script
 
 CHANGES = {
@@ -24,14 +22,9 @@ CHANGES = {
 
 
 @pytest.fixture
-def latency(monkeypatch):
+def latency(benchmark_script):
     """The script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("latency", ROOT / "benchmarks" / "latency.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "latency", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("latency")
 
 
 @pytest.mark.parametrize("rule, named", [("argmax", "Poor Quality"), ("counted", "Adventitious")])

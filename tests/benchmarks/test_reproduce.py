@@ -14,14 +14,9 @@ from trainer.group import read_group
 
 
 @pytest.fixture
-def reproduce(monkeypatch):
+def reproduce(benchmark_script):
     """The script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "benchmarks" / "reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reproduce", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("reproduce")
 
 
 def script(name):

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
-
-from tests.tiny import ROOT
 
 SCORES = {"sensitivity": 0.8, "specificity": 0.9, "average_score": 0.85, "harmonic_score": 0.847, "score": 0.8485}
 
 
 @pytest.fixture
-def results_table(monkeypatch):
+def results_table(benchmark_script):
     """The script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "results_table", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("results_table")
 
 
 @pytest.fixture
