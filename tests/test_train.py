@@ -245,7 +245,8 @@ def test_two_processes_stop_and_go_on_together(make, tiny_data, tmp_path):
 def test_two_processes_train_one_run_and_measure_the_whole_split(make, tiny_data, tmp_path):
     changes = {"arch__args__norm": True, "arch__args__dropout": 0.3, "data_loader__args__batch_size": 6}
     config = make(trainer__epochs=2, trainer__tensorboard=True, trainer__early_stop=2, **changes)
-    done = trained_with_two(tmp_path, "-c", config)
+    done = train_with_two(tmp_path, "-c", config)
+    assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = run_folders(tmp_path)
     assert done.stderr.count("trainable parameters") == 1
     checkpoint = load_checkpoint(folder / "checkpoint-epoch2.pth")
