@@ -65,22 +65,22 @@ def out_of_fold_rows(report: dict[str, Any], name: str) -> list[str]:
     Args:
         name: of the group.
     """
-    low, high = report["ci95"]["score"] or (None, None)
+    low, high = report["ci95"].get("score") or (None, None)
     decided = report["decisions"].get("score", {}).get("score")
     worst = report.get("worst_subgroup")
     runs = len(report["minutes"])
     # What `--teacher` writes is one network.
     networks = 1 if "teacher" in report else runs
     rows = [[
-        report["task"], name, networks, f"{report['parameters']:,}",
-        f"**{_text(report['score'])}** [{_text(low)}, {_text(high)}]", _spread(report), _text(decided),
+        report["task"], name + _decision(report), networks, f"{report['parameters']:,}",
+        f"**{_text(report.get('score'))}** [{_text(low)}, {_text(high)}]", _spread(report), _text(decided),
         f"{_text(worst['score'])} {worst['name']}" if worst else "", f"{report['minutes_together']:.0f}",
     ]]  # fmt: skip
     members = report["members"] if len(report["members"]) > 1 else {}
     for member, own in members.items():
         its = [minutes for part, minutes in report["minutes"].items() if part.startswith(f"{member}-seed")]
         parameters = f"{own['parameters'] * len(its):,}"
-        score, spread = _text(own["score"]), _spread(own)
+        score, spread = _text(own.get("score")), _spread(own)
         rows.append([report["task"], member, len(its), parameters, score, spread, "", "", f"{sum(its):.0f}"])
     return [f"| {' | '.join(map(cell, cells))} |" for cells in rows]
 
@@ -100,7 +100,7 @@ def _folds(report: dict[str, Any]) -> str:
 
 
 def _spread(scores: dict[str, Any]) -> str:
-    return f"{_text(scores['score_mean'])}, {_text(scores['score_std'])}"
+    return f"{_text(scores.get('score_mean'))}, {_text(scores.get('score_std'))}"
 
 
 def _text(value: float | None) -> str:

@@ -7,13 +7,14 @@ proportions pi, p(c|x) pi_c / q_c up to a factor. Nothing here is tuned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from model.ensemble import merge
 from utils.arguments import matches
 
 RULES = ("argmax", "counted", "score")
@@ -74,7 +75,13 @@ def read_priors(checkpoint: Mapping[str, Any], key: str, n_classes: int) -> Prio
     return priors if len(priors.pi) == n_classes else None
 
 
-def decide(prob: NDArray, rule: str = "argmax", priors: Priors | None = None, poor_quality: bool = False) -> NDArray:
+def decide(
+    prob: NDArray,
+    rule: str = "argmax",
+    priors: Priors | None = None,
+    poor_quality: bool = False,
+    merged: Sequence[Sequence[int]] | None = None,
+) -> NDArray:
     """The class of each item.
 
     "argmax" takes the most probable class, of equal ones the first. "counted" takes the most probable of those that
@@ -90,6 +97,8 @@ def decide(prob: NDArray, rule: str = "argmax", priors: Priors | None = None, po
         rule: one of `RULES`.
         priors: of the model; "score" needs them.
         poor_quality: class 1 is Poor Quality (task 2); the classes from then on are adventitious.
+        merged: where `prob` and `priors` are of finer classes than are decided: for each, those that it is made of.
+            "score" brings their probabilities to the proportions pi before they are put together.
 
     Returns:
         ``(items,)`` int64.
@@ -98,16 +107,17 @@ def decide(prob: NDArray, rule: str = "argmax", priors: Priors | None = None, po
         ValueError: the rule is unknown, or needs priors.
     """
     if rule == "argmax":
-        return prob.argmax(1)
+        return merge(prob, merged).argmax(1)
     if rule == "counted":
+        prob = merge(prob, merged)
         return np.where([poor_quality and n == 1 for n in range(prob.shape[1])], -1.0, prob).argmax(1)
     if rule != "score" or priors is None:
         raise ValueError(f"rule {rule!r} is unknown, or there are no priors for it")
     first = 2 if poor_quality else 1  # of the adventitious classes
-    kinds = priors.pi.copy()
-    kinds[first:] = priors.pi[first:].sum()
+    kinds = merge(priors.pi[None], merged)[0].copy()
+    kinds[first:] = kinds[first:].sum()
     # p(c|x) pi_c / q_c, divided by the share of its kind; of what did not occur nothing is decided.
-    gain = prob * _ratio(_ratio(priors.pi, priors.q), kinds)
+    gain = _ratio(merge(prob * _ratio(priors.pi, priors.q), merged), kinds)
     if poor_quality:
         gain[:, 1] = -1.0
     return gain.argmax(1)

@@ -9,6 +9,7 @@ import numpy as np
 from data_loader.classes import has_poor_quality
 from logger.log import get_logger
 from model.decision import Priors, adapt, decide, estimate_proportions
+from model.ensemble import merge
 from trainer.trained import Trained
 from utils.errors import UserError
 
@@ -47,21 +48,25 @@ def refuse_context(path: Path, in_context: bool, priors: Priors | None) -> None:
         raise UserError(path, what, "train it anew, or without recording_context")
 
 
-def decided(trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False) -> np.ndarray:
+def decided(
+    trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False, finer: bool = False
+) -> np.ndarray:
     """The class of each item, ``(items,)`` int64, see `decide`.
 
     Args:
         prob: ``(items, classes)`` probabilities of the checkpoint's model.
         adapt_priors: for the class proportions of these very items, as estimated from `prob`.
+        finer: `prob` is of `finest_model`.
     """
     poor_quality = has_poor_quality(trained.classes)
+    priors, merged = (trained.member_priors, trained.finer) if finer and trained.finer else (trained.priors, None)
     if not adapt_priors:
-        return decide(prob, rule, trained.priors, poor_quality)
-    proportions = estimate_proportions(prob, trained.priors)
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(trained.classes, proportions, strict=True))
-    logger.info("class proportions, estimated by EM: %s", shares)
-    if len(prob) < _FEW * len(trained.classes):
+        return decide(prob, rule, priors, poor_quality, merged)
+    proportions = estimate_proportions(prob, priors)
+    each = zip(trained.classes, merge(proportions[None], merged)[0], strict=True)
+    logger.info("class proportions, estimated by EM: %s", ", ".join(f"{name} {share:.1%}" for name, share in each))
+    if len(prob) < _FEW * len(proportions):
         logger.warning("they rest on %d items alone, and may be far off", len(prob))
     # The probabilities are then for these proportions.
     now = Priors(proportions, proportions)
-    return decide(adapt(prob, trained.priors, proportions), rule, now, poor_quality)
+    return decide(adapt(prob, priors, proportions), rule, now, poor_quality, merged)

@@ -19,7 +19,6 @@ from data_loader.splits import HELD_OUT, has_test_part
 from data_loader.subject import Subject
 from logger.log import get_logger
 from model.context import in_context
-from model.ensemble import merge
 from trainer.check import check_loader
 from trainer.deciding import refuse_context, refuse_rule
 from trainer.inference import predict, refuse_other_input
@@ -38,8 +37,7 @@ class Predicted(NamedTuple):
 
     Attributes:
         table: the data set's rows, in the order of the predictions, by item number; with a column `target`.
-        probabilities: ``(items, classes)`` float32; of the members' classes, where these are finer and events are
-            taken in context.
+        probabilities: ``(items, classes)`` float32; of the members' classes, where the checkpoint has `finer` ones.
         subject: what is classified.
         data: a fingerprint of each split of the data.
     """
@@ -70,8 +68,7 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
     found = predict_split(trained, split)
     prob, alone = found.probabilities, None
     if trained.in_context:
-        prob = in_context(prob, found.table["wav_name"], trained.member_priors)
-        prob, alone = (merge(own, trained.merged) for own in (prob, found.probabilities))
+        prob, alone = in_context(prob, found.table["wav_name"], trained.member_priors), prob
     table = with_noise(found.table, config)
     extra = {
         "checkpoint": str(trained.path),
@@ -93,8 +90,9 @@ def evaluate(trained: Trained, split: str | None = None, rule: str | None = None
         config.seed,
         extra=extra,
         rule=rule,
-        priors=trained.priors,
+        priors=trained.member_priors or trained.priors,
         alone=alone,
+        merged=trained.finer,
     )
 
 
@@ -176,9 +174,9 @@ def predict_split(trained: Trained, split: str) -> Predicted:
     refuse_changed_audio(dataset.table.iloc[items], dataset.data_dir)
 
     frontend = Frontend(trained.spec).to(trained.device)
-    # Events say the more of each other the finer the classes are.
-    model = trained.model.unmerged() if trained.in_context and trained.merged else trained.model
-    found = predict(model, frontend, loader.ordered(items), trained.device, trained.precision, f"{split}")
+    found = predict(
+        trained.finest_model, frontend, loader.ordered(items), trained.device, trained.precision, f"{split}"
+    )
     index = found.index.numpy()
     table = dataset.table.iloc[index].set_axis(index).assign(target=found.target.numpy())
     probabilities = torch.softmax(found.output, dim=1).numpy()

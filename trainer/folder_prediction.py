@@ -51,7 +51,7 @@ def predict_folder(
     spec, device = trained.spec, trained.device
     if spec.weights and weights_fingerprint(spec.params["weights"]) != spec.weights:
         raise UserError(spec.params["weights"], "holds other weights than the features of the training were made with")
-    frontend = Frontend(spec).to(device).eval()
+    frontend, model = Frontend(spec).to(device).eval(), trained.finest_model
     batch_size = batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
 
     def predict_group(group: range) -> tuple[range, np.ndarray]:
@@ -60,7 +60,7 @@ def predict_folder(
         probabilities = []
         with torch.inference_mode(), autocast(trained.precision, device):
             for batch in batches:
-                output = model_output(trained.model, frontend, batch, device).float()
+                output = model_output(model, frontend, batch, device).float()
                 if not output.isfinite().all():
                     bad = batch.index[~output.isfinite().all(dim=1).cpu()][0]
                     what = f"its model gives no finite number for {files[bad]}"
@@ -68,12 +68,14 @@ def predict_folder(
                 probabilities.append(torch.softmax(output, dim=1).cpu().numpy())
         return group, np.concatenate(probabilities)
 
-    prob = np.empty((len(files), len(trained.classes)), dtype=np.float32)
+    finer = trained.finer
+    n_classes = sum(map(len, finer)) if finer else len(trained.classes)
+    prob = np.empty((len(files), n_classes), dtype=np.float32)
     with progress_bar(total=len(files), desc="predict", unit="file", leave=False) as bar:
         for group, probabilities in thread_map(predict_group, file_groups(files)):
             prob[group.start : group.stop] = probabilities
             bar.update(len(group))
-    predictions = decided(trained, prob, rule, adapt_priors)
+    predictions = decided(trained, prob, rule, adapt_priors, finer=True)
     names = [path.relative_to(folder).as_posix() for path in files]
     return {name: trained.classes[prediction] for name, prediction in zip(names, predictions, strict=True)}
 

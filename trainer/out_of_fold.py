@@ -16,7 +16,6 @@ from data_loader.subject import Subject
 from logger.log import get_logger
 from model.context import in_context
 from model.decision import Priors, decide
-from model.ensemble import merge
 from model.metric import SCORINGS
 from trainer.coarser import Coarser
 from trainer.evaluation import predict_split, with_noise
@@ -98,7 +97,8 @@ def out_of_fold_report(
         classes: names, in order, of what is scored.
         parameters: how many a network of each member has.
         minutes: that each part took.
-        priors: of the members together.
+        priors: of the members together. They are of all folds: in the class proportions by which events are taken in
+            context, the labels of an event's own fold have their small part.
         coarser: how their classes are put together, if they are.
     """
     table, subject, merged = found.table, found.subject, None
@@ -109,10 +109,10 @@ def out_of_fold_report(
     rule, context = group.first.get("decide", "argmax"), group.first.get("recording_context", False)
 
     def final(prob: NDArray[np.float32]) -> NDArray[np.float32]:
-        return merge(in_context(prob, table["wav_name"], priors) if context else prob, merged)
+        return in_context(prob, table["wav_name"], priors) if context else prob
 
     def scored(prob: NDArray[np.float32]) -> dict[str, Any]:
-        decided = decide(final(prob), rule, None, has_poor_quality(classes))
+        decided = decide(final(prob), rule, None, has_poor_quality(classes), merged)
         return _by_fold(target, decided, folds, len(classes), subject.scoring)
 
     whole = scored(found.mean())
@@ -139,8 +139,9 @@ def out_of_fold_report(
         group.first.seed,
         extra=extra,
         rule=rule,
-        priors=coarser.priors(priors) if coarser and priors else priors,
-        alone=merge(found.mean(), merged) if context else None,
+        priors=priors,
+        alone=found.mean() if context else None,
+        merged=merged,
     )
     predictions = report.predictions.copy()
     predictions.insert(2, "fold", folds)

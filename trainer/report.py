@@ -15,6 +15,7 @@ from data_loader.classes import has_poor_quality
 from data_loader.subject import Subject
 from logger import figures
 from model.decision import RULES, Priors, decide
+from model.ensemble import merge
 from model.metric import SCORINGS
 from trainer.bootstrap import confidence_intervals
 from trainer.subgroups import subgroups, worst_subgroup
@@ -87,6 +88,7 @@ def evaluate_predictions(
     rule: str = "argmax",
     priors: Priors | None = None,
     alone: NDArray[np.float32] | None = None,
+    merged: Sequence[Sequence[int]] | None = None,
 ) -> Report:
     """Score the predictions of a split.
 
@@ -105,12 +107,14 @@ def evaluate_predictions(
         priors: of the model; with them, the scores of every rule are reported as `decisions`.
         alone: where `prob` is of events in the context of their recordings, that of each by itself; its scores are
             reported too.
+        merged: where `prob`, `alone` and `priors` are of finer classes: for each class, those that it is made of.
 
     Raises:
         UserError: there is no item, or the model's output is not finite.
         ValueError: sizes do not fit, a target is no class, or `extra` would hide a result.
     """
-    prob, target = np.asarray(prob), table["target"].to_numpy().astype(np.int64)
+    fine, target = np.asarray(prob), table["target"].to_numpy().astype(np.int64)
+    prob = merge(fine, merged)
     if prob.shape != (len(table), len(classes)):
         raise ValueError(f"need probabilities ({len(table)}, {len(classes)}), got {prob.shape}")
     if not len(table):
@@ -121,7 +125,8 @@ def evaluate_predictions(
     if target.min() < 0 or target.max() >= len(classes):
         raise ValueError(f"targets must lie in 0..{len(classes) - 1}, got {target.min()}..{target.max()}")
 
-    decisions = {name: _decided(prob, classes, name, priors) for name in RULES if priors or name != "score"}
+    rules = [name for name in RULES if priors or name != "score"]
+    decisions = {name: _decided(fine, classes, name, priors, merged) for name in rules}
     prediction = decisions[rule]
     group = table[subject.group_column].to_numpy().astype(str)
 
@@ -135,7 +140,7 @@ def evaluate_predictions(
         for name, decided in decisions.items()
     }
     if alone is not None:
-        without = _confusion(target, _decided(alone, classes, rule, priors), len(classes))
+        without = _confusion(target, _decided(alone, classes, rule, priors, merged), len(classes))
         metrics["each_event_alone"] = _scores(without, subject.scoring)
     source = table["split"].to_numpy()
     if all((source == part).any() for part in PARTS):
@@ -177,8 +182,14 @@ def _measure(
     }
 
 
-def _decided(prob: NDArray[np.float32], classes: Sequence[str], rule: str, priors: Priors | None) -> NDArray[np.int64]:
-    return decide(prob, rule, priors, has_poor_quality(classes))
+def _decided(
+    prob: NDArray[np.float32],
+    classes: Sequence[str],
+    rule: str,
+    priors: Priors | None,
+    merged: Sequence[Sequence[int]] | None,
+) -> NDArray[np.int64]:
+    return decide(prob, rule, priors, has_poor_quality(classes), merged)
 
 
 def _confusion(target: NDArray[np.int64], prediction: NDArray[np.int64], n: int) -> NDArray[np.int64]:

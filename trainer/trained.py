@@ -69,6 +69,19 @@ class Trained:
         """Of an ensemble one level coarser than its members, which of their classes make each of its own."""
         return self.config.get("arch.args.merged")
 
+    @property
+    def finer(self) -> list[list[int]] | None:
+        """`merged`, where the proportions of the members' classes are known; earlier checkpoints do not hold them.
+
+        Events in context and decisions for the score take the probabilities of these classes.
+        """
+        return self.merged if self.member_priors else None
+
+    @property
+    def finest_model(self) -> nn.Module:
+        """The model, with the classes of its members where there is `finer`."""
+        return self.model.unmerged() if self.finer else self.model
+
 
 def load_trained(path: Path, device: torch.device, changes: dict[str, Any] | None = None) -> Trained:
     """Rebuild the model of a checkpoint; nothing but the checkpoint is needed.

@@ -63,3 +63,26 @@ def test_a_report_apart_from_its_run_has_no_minutes(results_table, tmp_path):
 )
 def test_other_decisions_than_the_most_probable_class_of_each_item_are_named(results_table, run, changes, model):
     assert results_table.row(report(**changes), run).startswith(f"| 2-1 | {model} |")
+
+
+def out_of_fold(**changes):
+    scores = {"score": 0.9, "score_mean": 0.89, "score_std": 0.012}
+    members = {"a": {**scores, "parameters": 100}, "b": {**scores, "parameters": 500}}
+    minutes = {f"{name}-seed0-fold{fold}": 5.0 for name in members for fold in range(2)}
+    given = {"task": "2-2", "parameters": 1200, "minutes": minutes, "minutes_together": 20.0, "members": members}
+    decisions = {"argmax": {"score": 0.9}, "counted": {"score": 0.9}}
+    return given | scores | {"ci95": {"score": [0.8, 0.95]}, "decisions": decisions} | changes
+
+
+def test_a_group_says_how_it_decides_as_a_run_does(results_table):
+    row, *_ = results_table.out_of_fold_rows(out_of_fold(decide="counted"), "best, folds by date")
+    assert row.startswith("| 2-2 | best, folds by date, decided by counted | 4 |")
+
+
+def test_a_group_of_data_without_a_normal_class_has_no_score(results_table):
+    members = {name: {"accuracy": 0.7, "parameters": 100} for name in ("a", "b")}
+    changes = {"ci95": {"accuracy": [0.1, 0.2]}, "decisions": {"argmax": {"accuracy": 0.7}}, "members": members}
+    given = {key: value for key, value in out_of_fold(**changes).items() if not key.startswith("score")}
+    first, member, _ = results_table.out_of_fold_rows(given, "esc50")
+    assert "| **n/a** [n/a, n/a] | n/a, n/a | n/a |  | 20 |" in first
+    assert "| n/a | n/a, n/a |  |  | 10 |" in member

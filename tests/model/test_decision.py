@@ -40,6 +40,28 @@ def test_no_decision_of_all_scores_higher(poor_quality, n_classes, seed):
     assert expected_average_score(ours, given_class, priors.pi, first) == pytest.approx(best)
 
 
+@pytest.mark.parametrize(
+    "poor_quality, merged",
+    [
+        (False, ((0,), (1, 2, 3))),
+        (True, ((0,), (1,), (2, 3, 4))),
+        (True, ((0,), (1,), (2, 4), (3, 5))),
+    ],
+)
+@pytest.mark.parametrize("seed", range(8))
+def test_no_decision_of_all_scores_higher_where_finer_classes_are_put_together(poor_quality, merged, seed):
+    finer_given_class, priors, prob = population(seed, sum(map(len, merged)))
+    pi = np.array([priors.pi[list(own)].sum() for own in merged])
+    given_class = np.stack([priors.pi[list(own)] @ finer_given_class[list(own)] for own in merged]) / pi[:, None]
+    first = 2 if poor_quality else 1
+    best = max(
+        expected_average_score(decision, given_class, pi, first)
+        for decision in itertools.product(range(len(merged)), repeat=len(prob))
+    )
+    ours = decide(prob, "score", priors, poor_quality, merged)
+    assert expected_average_score(ours, given_class, pi, first) == pytest.approx(best)
+
+
 def test_poor_quality_is_never_decided_for_the_score_and_always_where_it_is_likeliest_otherwise():
     priors = Priors.of([70, 20, 10], [1, 1, 1])
     sure = np.array([[0.0, 1.0, 0.0], [0.01, 0.98, 0.01]])
