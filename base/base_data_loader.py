@@ -119,7 +119,8 @@ class BaseDataLoader(OrderedLoader):
 
     def items_after(self, batches: int, start: int = 0) -> int:
         """How many items of the epoch all processes have drawn, so many batches after `start`."""
-        return min(start + batches * self.batch_size * self.world_size, self.items_per_epoch)
+        whole_rounds = start - start % self.world_size
+        return min(whole_rounds + batches * self.batch_size * self.world_size, self.items_per_epoch)
 
     def batches_left(self, start: int) -> int:
         """How many batches there are after `start`, in this process."""

@@ -79,7 +79,9 @@ class EpochSampler(Sampler[int]):
         return items
 
     def __iter__(self) -> Iterator[int]:
-        mine = self.order()[self.start :][self.rank :: self.world_size]
+        # Another number of processes may have drawn the first items. Without whole rounds, one of these might have a
+        # batch more than the others, and wait for them for ever; a few items come twice in place of that.
+        mine = self.order()[self.start - self.start % self.world_size :][self.rank :: self.world_size]
         # Some at a time: a million numbers as Python objects would take 40 MB.
         return chain.from_iterable(mine[start : start + _CHUNK].tolist() for start in range(0, len(mine), _CHUNK))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.arguments import check_arguments
 from utils.errors import UserError, nearest
@@ -93,6 +94,9 @@ def fitted_arguments(kind: LayerKind, args: Mapping[str, Any], shape: Sequence[i
     signature = kind.module if kind.module.__init__ is not nn.Module.__init__ else _no_arguments
     check_arguments(signature, filled, where, filled_in=_NOT_ASKED)
     _check_ranges(filled, where)
+    if issubclass(kind.module, _BatchNorm) and filled.get("track_running_stats") is False:
+        what = "keeps no statistics, and would normalise an item by the others of its batch in evaluation too"
+        raise UserError(where, what, "leave track_running_stats out")
     fits = not kind.takes or any(len(axes) == len(shape) for axes in kind.takes)
     if fits and (not kind.size or filled[kind.size] == shape[0]):
         return filled

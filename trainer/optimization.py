@@ -20,6 +20,8 @@ _LEFT_OUT = {"LBFGS", "SparseAdam", "Muon"}
 _LEFT_OUT |= {"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 # These count batches; the others count epochs.
 _BY_BATCH = {"OneCycleLR", "CyclicLR"}
+# What ReduceLROnPlateau keeps of the figure that it watches.
+_OF_FIGURE = {"best", "num_bad_epochs", "mode_worse"}
 
 # These have one kernel for all of a step, on the CPU too; it is the fastest way, but not the default.
 _FUSED = {"Adam", "AdamW", "SGD"}
@@ -164,11 +166,12 @@ class Schedule:
         # OneCycleLR keeps a bound method, which a checkpoint cannot hold; it is made again from the config.
         return {"name": self.name, "state": {k: v for k, v in state.items() if not callable(v)}}
 
-    def load_state_dict(self, state: dict[str, Any], steps_made: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], steps_made: int, monitor_then: str | None = None) -> None:
         """Go on where the saved schedule was.
 
         Args:
             steps_made: by the optimizer, in the run that saved it.
+            monitor_then: the trainer's monitor in that run; None: the one of this run.
 
         Raises:
             UserError: it was another kind of schedule, or of another length, or is further than its run.
@@ -191,5 +194,9 @@ class Schedule:
         # What the config says is not the checkpoint's to change.
         own = self._scheduler.state_dict()
         saved = state["state"].items()
-        moves = {k: v for k, v in saved if not isinstance(own.get(k), str) and k != "_schedule_phases"}
+        figure_then = self._metric if monitor_then is None else monitor_then.partition(" ")[2] or "val_loss"
+        # The best of another figure says nothing of this one.
+        same = (figure_then, state["state"].get("mode")) == (self._metric, own.get("mode"))
+        stays = {"_schedule_phases"} if same else {"_schedule_phases", *_OF_FIGURE}
+        moves = {k: v for k, v in saved if not isinstance(own.get(k), str) and k not in stays}
         self._scheduler.load_state_dict(moves)

@@ -392,7 +392,8 @@ class Trainer(BaseTrainer):
                 what = "its items come in another order than before: some twice, others not"
                 hint = "keep seed, balance, batch size and the number of processes, or go on from a whole epoch"
                 logger.warning("epoch %d: %s (%s)", self.start_epoch, what, hint)
-        self.schedule.load_state_dict(state["schedule"], state["global_step"])
+        monitor_then = str(state["config"]["trainer"].get("monitor", "off"))
+        self.schedule.load_state_dict(state["schedule"], state["global_step"], monitor_then)
         if self.scaler.is_enabled() and state.get("scaler"):
             if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):
                 raise UserError(self.config.resume, f"does not fit this run: {problem}")

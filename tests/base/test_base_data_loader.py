@@ -48,6 +48,27 @@ def test_validation_comes_in_order_and_training_in_a_new_one_each_epoch():
     assert sorted(orders[0]) == sorted(orders[1])
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("drawn", range(1, 8))
+def test_processes_go_on_together_wherever_another_number_of_them_stopped(world_size, drawn):
+    one = loader(validation_split=0)
+    one.set_epoch(1)
+    left = [index**2 for index in list(one.sampler)[drawn:]]
+    loaders = [loader(validation_split=0, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for its in loaders:
+        its.set_epoch(1, drawn)
+    batches = [list(its) for its in loaders]
+    assert {len(its) for its in batches} == {loaders[0].batches_left(drawn)}
+    # To the last, no process has fewer items than another.
+    assert all(len({len(batch) for batch in step}) == 1 for step in zip(*batches, strict=True))
+    again = torch.cat([torch.cat(its) for its in batches]).tolist()
+    assert set(again) >= set(left)
+    assert len(again) - len(left) <= 2 * (world_size - 1)
+    # And a stop after their first step loses nothing.
+    seen = {int(value) for its in batches for value in its[0]}
+    assert {*left} - seen <= {index**2 for index in list(one.sampler)[loaders[0].items_after(1, drawn) :]}
+
+
 @pytest.mark.parametrize("validation_split", [1.0, 10, 11, -1, {"folds": 5, "fold": 0}])
 def test_an_impossible_split_is_said(validation_split):
     with pytest.raises(UserError, match=r"data_loader\.args\.validation_split"):

@@ -163,6 +163,12 @@ def test_a_layer_that_reaches_over_the_items_of_a_batch_is_refused(mixing):
     assert f"layer {len(mixing)} (" in problem([*mixing, LAST], (4,))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_batch_normalisation_that_keeps_no_statistics_is_refused(kept):
+    found = problem([CONV, layer("BatchNorm2d", track_running_stats=kept), "Flatten", LAST])
+    assert found is None if kept else "layer 2 (BatchNorm2d): keeps no statistics" in found
+
+
 def test_a_layer_that_takes_no_single_item_is_refused():
     # In evaluation the last batch may have but one.
     assert "layer 1 (GroupNorm): cannot take (3, 1, 1)" in problem([layer("GroupNorm", num_groups=3)], (3, 1, 1))

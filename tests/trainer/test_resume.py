@@ -79,6 +79,24 @@ def test_two_epochs_and_two_more_are_four_epochs(tiny_data, tmp_path, case):
     assert same(best[0]["state_dict"], best[1]["state_dict"])
 
 
+@pytest.mark.parametrize("monitor", ["min val_loss", "max val_score_task1"])
+def test_a_plateau_of_one_figure_is_none_of_another(tiny_data, tmp_path, monitor):
+    first = tiny_run(tiny_data, tmp_path, trainer__epochs=1, trainer__monitor=monitor, lr_scheduler=PLATEAU)
+    first.metric_ftns["score_task1"] = lambda output, target: 0.9
+    assert first.train()[monitor.split()[1]] > 0.1
+    changes = {"lr_scheduler": PLATEAU, "trainer__monitor": "max val_accuracy"}
+    path = first.config.save_dir / "checkpoint-epoch1.pth"
+    rates = []
+    for epochs in (2, 3):
+        second = tiny_run(tiny_data, tmp_path, resume=path, trainer__epochs=epochs, **changes)
+        second.metric_ftns["accuracy"] = lambda output, target: 0.1
+        second.train()
+        rates.append(second.optimizer.param_groups[0]["lr"])
+        path = second.config.save_dir / f"checkpoint-epoch{epochs}.pth"
+    # The first accuracy is the best so far, the second is no better.
+    assert rates == [0.01, 0.005]
+
+
 def test_workers_do_not_change_the_result(tiny_data, tmp_path):
     runs = [tiny_run(tiny_data, tmp_path, **COMMON, data_loader__args__num_workers=n) for n in (0, 2)]
     for run in runs:
