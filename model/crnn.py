@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from base.base_model import BaseModel
 from model import architectures
+from model.recurrent import recur
 
 # Channels of each block, and what its pooling takes together: bands, frames.
 _BLOCKS = ((32, (2, 2)), (64, (2, 2)), (64, (4, 1)))
@@ -47,7 +48,7 @@ class CRNN(BaseModel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, label_dim)`` of spectrograms ``(batch, indim, bands, frames)``, of 4 frames or more."""
-        _, last = self.recurrence(self.features(x).flatten(1, 2).transpose(1, 2))
+        _, last = recur(self.recurrence, self.features(x).flatten(1, 2).transpose(1, 2))
         return self.classifier(self.dropout(torch.cat([last[0], last[1]], dim=1)))
 
     @classmethod

@@ -75,11 +75,11 @@ class RecordingNet(BaseModel):
             return self._run(x)[0]
         ends = _ends(x)
         if self.training:
-            # A GPU would have to wait for the number.
-            cut = x[..., : int(ends.max())] if x.device.type == "cpu" else x
+            # A GPU has to wait for the number; but batch normalisation would count all that is cut off.
+            cut = x[..., : int(ends.max())]
             logits, heard = self._run(cut)
-            frames = functional.interpolate(heard.transpose(1, 2), size=cut.shape[3], mode="linear")
-            return Detailed(logits, functional.pad(frames, (0, x.shape[3] - cut.shape[3])).transpose(1, 2))
+            frames = _in_frames(heard, cut.shape[3])
+            return Detailed(logits, functional.pad(frames, (0, 0, 0, x.shape[3] - cut.shape[3])))
         logits = x.new_empty(len(x), self.head.out_features, dtype=torch.float32)
         for end in ends.unique().tolist():
             logits[ends == end] = self._run(x[ends == end][..., :end])[0]
@@ -111,6 +111,16 @@ class RecordingNet(BaseModel):
         if args["frame_dim"] != FRAME_DIM:
             return f"RecordingNet hears {FRAME_DIM} kinds of sounds in a frame, frame_dim is {args['frame_dim']}"
         return span_problem("RecordingNet", args, shape)
+
+
+def _in_frames(heard: Tensor, frames: int) -> Tensor:
+    """``(batch, frames, k)`` of steps ``(batch, steps, k)``, linear between two of them."""
+    if heard.device.type == "cpu":
+        return functional.interpolate(heard.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
+    # A GPU adds up the gradient of `interpolate` in any order; that of a product is the same in each run.
+    steps = heard.new_zeros(heard.shape[1], heard.shape[1]).fill_diagonal_(1.0)
+    with torch.autocast(heard.device.type, enabled=False):
+        return functional.interpolate(steps[None], size=frames, mode="linear")[0].T @ heard
 
 
 def _ends(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from base.base_model import BaseModel
 from model import architectures
@@ -72,7 +72,18 @@ class RecurrentClassifier(BaseModel):
         return None
 
 
-def packed(steps: Tensor, lengths: Tensor) -> nn.utils.rnn.PackedSequence:
+def recur(net: nn.Module, steps: Tensor | PackedSequence) -> Any:
+    """What a `torch.nn.LSTM` or `GRU` gives for `steps`; under autocast in bf16 on a GPU, computed in fp32.
+
+    cuDNN's are computed in fp16 under any autocast, and without a scaler the small gradients of fp16 vanish.
+    """
+    if steps.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16:
+        with torch.autocast("cuda", enabled=False):
+            return net(steps.float())
+    return net(steps)
+
+
+def packed(steps: Tensor, lengths: Tensor) -> PackedSequence:
     """Sequences ``(batch, steps, ...)`` without what stands behind their lengths ``(batch,)``."""
     return pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
 
@@ -100,7 +111,7 @@ class LSTM(RecurrentClassifier):
         return with_open_gates(nn.LSTM(input_dim, hidden_dim, batch_first=True))
 
     def last_state(self, steps: Tensor, lengths: Tensor) -> Tensor:
-        _, (hidden, _) = self.recurrence(packed(steps, lengths))
+        _, (hidden, _) = recur(self.recurrence, packed(steps, lengths))
         return hidden[-1]
 
 
@@ -116,5 +127,5 @@ class GRU(RecurrentClassifier):
         return with_open_gates(nn.GRU(input_dim, hidden_dim, batch_first=True))
 
     def last_state(self, steps: Tensor, lengths: Tensor) -> Tensor:
-        _, hidden = self.recurrence(packed(steps, lengths))
+        _, hidden = recur(self.recurrence, packed(steps, lengths))
         return hidden[-1]

@@ -7,8 +7,11 @@ import os
 
 import torch
 from torch import nn
+from torch.distributed import is_torchelastic_launched
 
 from logger.log import get_logger
+from utils.distributed import local_rank, local_world_size
+from utils.errors import UserError
 
 logger = get_logger(__name__)
 
@@ -19,6 +22,9 @@ def choose_device(n_gpu: int | None) -> torch.device:
     Args:
         n_gpu: what a config or ``-d`` asks for: 0 is the CPU, 1 or more a GPU; None takes one where there is one. One
             process uses one GPU; `torchrun` starts several.
+
+    Raises:
+        UserError: `torchrun` started more processes on this machine than it has GPUs.
     """
     found = torch.cuda.device_count()
     if n_gpu == 0:
@@ -32,7 +38,11 @@ def choose_device(n_gpu: int | None) -> torch.device:
         logger.warning(
             "%d GPUs are asked for, but one process uses one: start with torchrun --nproc_per_node=%d", n_gpu, n_gpu
         )
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % found)
+    if is_torchelastic_launched() and (here := local_world_size()) > found:
+        # NCCL would refuse them, in a traceback. Of another launcher, each process may be shown a GPU of its own.
+        gpus = "1 GPU" if found == 1 else f"{found} GPUs"
+        raise UserError("torchrun", f"starts {here} processes for {gpus}", f"--nproc_per_node={found}, or -d cpu")
+    return torch.device("cuda", local_rank() % found)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -62,3 +72,8 @@ def make_deterministic(deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+        if torch.cuda.is_available():
+            # Its gradients are added up in any order, unless what is not deterministic is an error and no warning.
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_mem_efficient_sdp(False)
+            torch.backends.cuda.enable_cudnn_sdp(False)

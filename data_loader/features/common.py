@@ -14,6 +14,8 @@ from torch.nn import functional
 from utils.errors import UserError, nearest
 
 _MEL_BLOCK = 32
+# On a GPU, `interpolate` keeps the filter of its antialiasing in 48 KB, and refuses to shrink by more than 184.
+_MOST_SHRUNK_ON_GPU = 180
 
 
 def is_valid(lengths: Tensor, size: int) -> Tensor:
@@ -151,6 +153,8 @@ def resize_frames(frames: Tensor, counts: Tensor, size: int) -> Tensor:
     for count, run in itertools.groupby(counts.tolist()):
         stop = start + len(list(run))
         image = frames[start:stop, None, :count]
+        if image.device.type != "cpu" and count > _MOST_SHRUNK_ON_GPU * size:
+            image = image.cpu()
         resized[start:stop] = functional.interpolate(image, (size, frames.shape[2]), mode="bilinear", antialias=True)[
             :, 0
         ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from model.recording_net import RecordingNet
+from tests.fake_cuda import CUDA, fake_gpu
 from utils.errors import UserError
 
 
@@ -41,6 +44,23 @@ def test_a_recording_gives_the_same_whatever_it_is_batched_with(model):
         shorter = model(x[1:2, ..., :64])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(shorter, alone[1:2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "a GPU"])
+def test_in_training_no_batch_counts_what_lies_behind_its_longest_recording(model, device):
+    model.dropout.p = 0.0
+    longer = copy.deepcopy(model)
+    x = recordings(300, 200, size=1232)
+    with torch.no_grad():
+        logits, frames = model(x[..., :320])
+    if device == "cpu":
+        with torch.no_grad():
+            found = [*longer(x), *longer.buffers()]
+    else:
+        with fake_gpu():
+            found = [tensor.held for tensor in (*longer.to(CUDA)(x.to(CUDA)), *longer.buffers())]
+    found[1] = found[1][:, :320]
+    torch.testing.assert_close(found, [logits, frames, *model.buffers()])
 
 
 def test_what_lies_behind_the_end_does_not_count_beyond_the_last_step(model):

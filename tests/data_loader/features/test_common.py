@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch.nn import functional
 
 from data_loader.features.common import choose, resample, resize_frames
+from tests.fake_cuda import CUDA, fake_gpu
 from utils.errors import UserError
 
 
@@ -15,6 +18,25 @@ def test_resizing_a_ragged_batch_equals_interpolate_of_each_item_alone(size):
         image = item[:count].T[None, None].double()
         alone = functional.interpolate(image, (3, size), mode="bilinear", antialias=True, align_corners=False)
         torch.testing.assert_close(result, alone[0, 0].T.float(), atol=5e-5, rtol=1e-5)
+
+
+def test_a_gpu_is_not_asked_to_shrink_more_than_it_can(monkeypatch):
+    interpolate = functional.interpolate
+
+    def of_cuda(image, size, **kwargs):
+        # UpSampleBilinear2d.cu: filters of either axis for a block of 32 x 1 in 48 KB of shared memory.
+        taps = [2 * math.ceil(max(old / new, 1)) + 1 for old, new in zip(image.shape[2:], size, strict=True)]
+        if image.is_cuda and 4 * (32 * taps[1] + 33 * taps[0]) > 48 * 1024:
+            raise RuntimeError("Please reduce the scale factor. Too much shared memory required")
+        return interpolate(image, size, **kwargs)
+
+    monkeypatch.setattr(functional, "interpolate", of_cuda)
+    frames, counts = torch.randn(3, 1600, 3), torch.tensor([1600, 1400, 20])
+    for size in (8, 9):
+        with fake_gpu():
+            on_gpu = resize_frames(frames.to(CUDA), counts.to(CUDA), size)
+            assert on_gpu.device == CUDA
+            torch.testing.assert_close(on_gpu.cpu(), resize_frames(frames, counts, size))
 
 
 def test_resizing_a_batch_of_one_length_equals_the_ragged_way():

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from data_loader.features import methods
+from data_loader.features.wav2vec_fast import FastWav2Vec2
 from data_loader.features.wav2vec_network import build_network
+from tests.fake_cuda import CUDA, fake_gpu
 
 SHAPES = {
     "stft": (1, 224, 224),
@@ -143,3 +145,18 @@ def test_a_gpu_gives_what_the_cpu_gives(name, params, weights):
     assert on_gpu.device.type == "cuda"
     on_cpu = methods[name](items, 8000, lengths, **params)
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=max(2e-2, tolerance(params)), rtol=1e-2)
+
+
+@every_method
+def test_all_that_meets_on_a_gpu_is_there(name, params, weights, monkeypatch):
+    params = parameters(name, params, weights)
+    # A fake tensor cannot be in inference mode.
+    monkeypatch.setattr(FastWav2Vec2, "__call__", FastWav2Vec2.__call__.__wrapped__)
+    items, lengths = noise(3, 8000), torch.tensor([8000, 1008, 4321])
+    with fake_gpu():
+        on_gpu = methods[name](items.to(CUDA), 8000, lengths.to(CUDA), **params)
+        assert on_gpu.device == CUDA
+        on_gpu = on_gpu.cpu()
+    torch.testing.assert_close(
+        on_gpu, methods[name](items, 8000, lengths, **params), atol=tolerance(params), rtol=1e-4
+    )
