@@ -137,6 +137,13 @@ def compute(
             # Not before: with new tables, a store that is refused would still be used.
             when_checked=lambda: write_tables(tables, data_dir),
         )
+    except UserError as error:
+        names = error.subject.split(", ")
+        if not params.keys() >= set(names):
+            raise
+        # Values that only the method itself can judge.
+        flags = ", ".join(_flag(f"{args.method}.{name}") for name in names)
+        raise UserError(flags, error.what, error.hint) from error
     except (KeyboardInterrupt, Stopped):
         print("stopped: the same command goes on with what is missing", file=sys.stderr)
         raise
@@ -209,10 +216,11 @@ def compute_device(name: str) -> str:
 
     from utils.distributed import local_rank
 
-    if name == "auto":
-        return f"cuda:{local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        return name
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        # Under torchrun each process takes one.
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
+    if name in ("auto", "cpu"):
+        return "cpu"
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
         raise UserError("--compute-on", f"is {name!r}", "choose from auto, cpu, cuda and cuda:N")

@@ -16,6 +16,7 @@ from utils.cli import (
     quick_imports,
     run_script,
 )
+from utils.errors import UserError
 
 EPILOG = """examples:
   python train.py -c configs/task2_1_ast.json
@@ -41,7 +42,8 @@ def parser() -> ArgumentParser:
         "-r",
         "--resume",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint, by default with its config; auto: the newest one of the config's name, if any",
+        help="go on from a checkpoint, by default with its config; auto: the newest one of the config's name, or of "
+        "the run that --run_id names, if any",
     )
     add_device_option(result)
     result.add_argument("--lr", type=float, help="learning rate (optimizer.args.lr)")
@@ -82,15 +84,31 @@ def parser() -> ArgumentParser:
 
 
 def newest_of(args: Namespace) -> Path | None:
-    """What ``-r auto`` stands for: the newest checkpoint of the config's name; None where there is none."""
-    from base.run_files import newest_checkpoint
+    """What ``-r auto`` stands for; None where there is no such checkpoint.
+
+    It is the newest one of the config's name, or of the run that ``--run_id`` names, which then goes on.
+
+    Raises:
+        UserError: the run that is named is there, without a checkpoint.
+    """
+    from base.run_files import newest_checkpoint, newest_of_run
     from logger.log import get_logger
     from utils.config import ConfigParser
 
     config = ConfigParser.from_args(Namespace(**{**vars(args), "resume": None}))
-    found = newest_checkpoint(config.save_root / "models" / config["name"])
+    runs = config.save_root / "models" / config["name"]
+    if args.run_id is None:
+        found, whose = newest_checkpoint(runs), config["name"]
+    else:
+        run = runs / args.run_id
+        found, whose = newest_of_run(run), f"{config['name']}/{args.run_id}"
+        if found is None and run.is_dir():
+            raise UserError(run, "has no checkpoint to go on from", "remove it, or take another --run_id")
     if found is None:
-        get_logger(__name__).info("-r auto: there is no checkpoint of %s: a new run begins", config["name"])
+        get_logger(__name__).info("-r auto: there is no checkpoint of %s: a new run begins", whose)
+    elif args.run_id is not None:
+        # Its folder is there, and is gone on in.
+        args.run_id = None
     return found
 
 

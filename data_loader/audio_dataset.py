@@ -115,6 +115,9 @@ def classes_of(
     where = "data_loader.args.classes"
     if unknown := [label for label in labels if label not in classes]:
         raise UserError(where, f"lacks the label {unknown[0]!r} of the data", f"its labels: {', '.join(labels)}")
+    if not given and len(classes) < 2:
+        what = f"holds sounds of one class only: {classes[0]}"
+        raise UserError("data_loader.args.data_dir", what, "is it the right folder, and not the one above or below?")
     if len(set(classes)) < max(2, len(classes)):
         raise UserError(where, f"there are the classes {', '.join(classes)}", "at least two, each named once")
     return classes

@@ -52,7 +52,8 @@ def find_pairs(data_dir: Path) -> list[SourcePair]:
             repeated += pair.stem in pairs
             pairs.setdefault(pair.stem, pair)
     if not pairs:
-        raise UserError(data_dir, "there is no data in this folder", NO_DATA_HINT)
+        what = "holds nothing of SPRSound in any of its layouts"
+        raise UserError(data_dir, what, f"{NO_DATA_HINT}; other data needs no preprocessing, see docs/datasets.md")
     if repeated:
         logger.warning("%d recordings are in two releases; each counts for the earlier one", repeated)
     return sorted(pairs.values(), key=lambda pair: (pair.split, pair.stem))

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import preprocess
 from tests.full_disk import full_disk
@@ -144,11 +145,12 @@ def test_stereo_and_other_rates_work(tmp_path, call):
         (["--url", "http://127.0.0.1/x.zip"], "it goes with --download"),
         (["--method", "stft", "--compute-on", "gpu"], "choose from auto, cpu, cuda"),
         (["--method", "stft", "--compute-on", "cuda:9"], "there is no cuda:9 here"),
-        (["--method", "mel", "--mel-n-mels", "0"], "n_mels"),
-        (["--method", "mel", "--mel-f-max", "6000"], "6000"),
+        (["--method", "mel", "--mel-n-mels", "0"], "error: --mel-n-mels: "),
+        (["--method", "mel", "--mel-f-max", "6000"], "error: --mel-f-min, --mel-f-max: 0.0 to 6000.0 Hz is no band"),
         (["--method", "stft", "--weights", "x.pth"], "--weights"),
         (["--method", "mel", "--mel-n-mels", "many"], "--mel-n-mels: is 'many' (expected a whole number)"),
-        (["--method", "mel", "--mel-fit", "stretch"], "stretch"),
+        (["--method", "mel", "--mel-fit", "stretch"], "error: --mel-fit: there is no fit 'stretch' (choose from pad"),
+        (["--method", "mel", "--mel-duration", "-1"], "error: --mel-duration: is too small"),
         (["--method", "ast", "--ast-frontend", "kald"], "did you mean kaldi"),
         (["--method", "ast_wav2vec", "--weights", "missing.pth"], "missing.pth"),
     ],
@@ -301,6 +303,15 @@ def test_a_disk_too_full_for_a_shard_leaves_the_old_store_and_what_is_finished(t
     assert not [path for path in after if path.suffix in (".tmp", ".lock")]
     assert call(tmp_path, *arguments, "--force")[0] == 0
     assert written(tmp_path) == ["processed_stft", "task1.csv", "task2.csv", "task2_filtered.csv"]
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_each_process_of_torchrun_computes_on_a_gpu_of_its_own(monkeypatch, asked):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert preprocess.compute_device(asked) == "cuda:1"
+    assert preprocess.compute_device("cuda:0") == "cuda:0"
 
 
 def test_a_second_run_of_a_method_stops_and_names_the_lock(tmp_path, call):

@@ -117,6 +117,21 @@ def test_a_run_is_described_as_it_was_trained_whatever_is_asked_of_it_later(
     assert (folder / "config.json").read_bytes() == before
 
 
+def test_auto_with_a_run_id_begins_that_run_and_goes_on_with_it_whatever_others_there_are(make, tmp_path, capsys):
+    """As in a job queue, which sends the same command until it is done, for each of several seeds."""
+    for seed in (1, 2):
+        assert run("train", "-c", make(trainer__epochs=1, seed=seed), "-r", "auto", "--run_id", f"seed{seed}") == 0
+    assert run("train", "-c", make(trainer__epochs=2, seed=1), "-r", "auto", "--run_id", "seed1") == 0
+    folders = run_folders(tmp_path)
+    assert sorted(folder.name for folder in folders) == ["seed1", "seed2"]
+    newest = {folder.name: max(path.name for path in folder.glob("checkpoint-*")) for folder in folders}
+    assert newest == {"seed1": "checkpoint-epoch2.pth", "seed2": "checkpoint-epoch1.pth"}
+
+    (tmp_path / "saved/models/tiny/killed").mkdir()
+    assert run("train", "-c", make(), "-r", "auto", "--run_id", "killed") == 1
+    assert "killed: has no checkpoint to go on from (remove it, or take another --run_id)" in last_line(capsys)
+
+
 @pytest.mark.parametrize("argv", [["-c", "nowhere.json"], [], ["-r", "nowhere.pth"]])
 def test_what_is_not_there_is_one_line(argv, capsys):
     assert run("train", *argv) == 1

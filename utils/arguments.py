@@ -6,10 +6,13 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from utils.errors import UserError, nearest
+
+_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
+_LISTS = (list, tuple, Sequence, Iterable)
 
 
 def check_arguments(
@@ -80,7 +83,7 @@ def matches(value: Any, hint: Any) -> bool:
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(matches(value, option) for option in inner)
+        return any(matches(value, option) for option in _options(inner))
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in inner)
     if hint is type(None) or hint is None:
@@ -90,7 +93,7 @@ def matches(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (list, tuple) or hint in (list, tuple):
+    if origin in _LISTS or hint in _LISTS:
         if not isinstance(value, (list, tuple)):
             return False
         if origin is tuple and Ellipsis not in inner:
@@ -112,12 +115,41 @@ def describe(hint: Any) -> str:
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in inner)
+        return " or ".join(describe(option) for option in _options(inner))
     if origin is Literal:
         return " or ".join(repr(option) for option in inner)
-    if origin in (list, tuple) or hint in (list, tuple):
-        return f"a list of {describe(inner[0]).removeprefix('a ')}s" if inner else "a list"
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
-    if hint in names:
-        return names[hint]
+    if origin in _LISTS or hint in _LISTS:
+        if not inner:
+            return "a list"
+        number = f"{len(inner)} " if origin is tuple and Ellipsis not in inner else ""
+        return f"a list of {number}{_several(inner[0])}"
+    if origin is dict and inner and inner[1] in _NAMES:
+        return f"an object of {_several(inner[1])}"
+    if hint in _NAMES:
+        return _NAMES[hint]
     return "an object" if hint is dict or origin is dict else str(hint)
+
+
+def _several(hint: Any) -> str:
+    """As `describe`, of more than one."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_several(option) for option in _options(inner))
+    words = describe(hint)
+    if origin is Literal:
+        return words
+    first, space, rest = words.removeprefix("an ").removeprefix("a ").partition(" of ")
+    return words if words in ("null", "true or false") else f"{first}s{space}{rest}"
+
+
+def _options(inner: Sequence[Any]) -> list[Any]:
+    """Of the options of an annotation, those that JSON has a value for: of a number or a tensor, the number.
+
+    All of them where only null is left: of a path or null, a string may be meant to become the path.
+    """
+    known = [option for option in inner if not _is_for_program(option)]
+    return known if set(known) - {type(None)} else list(inner)
+
+
+def _is_for_program(hint: Any) -> bool:
+    return inspect.isclass(hint) and hint not in (int, float, str, bool, list, tuple, dict, type(None))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 from utils.files import write_json
 from utils.registry import Registry
 from utils.schema import check_schema
@@ -166,7 +166,8 @@ class ConfigParser:
                 write_json(folder / "environment.json", {"began": began, **environment()})
                 write_json(folder / "config.json", self._config)
         except OSError as error:
-            raise UserError(error.filename or models, f"cannot be written: {error.strerror}") from error
+            hint = "set trainer.save_dir to a folder that can be"
+            raise UserError(error.filename or models, f"cannot be written: {error.strerror}", hint) from error
         return folder
 
     def note_config(self, config: Mapping[str, Any]) -> None:
@@ -230,8 +231,8 @@ def read_config(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         config = read_json(path)
     except FileNotFoundError as error:
-        near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        raise UserError(path, "there is no such config", f"there are {', '.join(near)}" if near else "") from error
+        beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
+        raise UserError(path, "there is no such config", nearest(path.name, beside) if beside else "") from error
     except (OSError, ValueError) as error:
         raise UserError(path, f"is not a readable JSON file: {error}") from error
     if not isinstance(config, dict):
@@ -271,7 +272,8 @@ def parse_assignments(assignments: Iterable[str], flag: str = "--set") -> dict[s
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            raise UserError(flag, f"{assignment!r} is not of the form a.b.c=value")
+            hint = "where there are blanks, put quotes around the whole"
+            raise UserError(flag, f"{assignment!r} is not of the form a.b.c=value", hint)
         try:
             result[key] = parse_json(text)
         except ValueError:

@@ -37,12 +37,16 @@ class Registry(Mapping[str, Any]):
         self._items: dict[str, Any] = {}
 
     def register(self, name: str | None = None) -> Callable[[T], T]:
-        """Decorator: register a class or function under `name`, by default its own."""
+        """Decorator: register a class or function under `name`, by default its own.
+
+        Raises:
+            UserError: what another module registered has that name.
+        """
 
         def decorate(item: T) -> T:
             key = name or item.__name__
             if key in self._items and self._items[key].__module__ != item.__module__:
-                raise ValueError(f"two {self.kind}s are called {key!r}")
+                raise self._twice(item.__module__, key)
             self._items[key] = item
             return item
 
@@ -56,9 +60,16 @@ class Registry(Mapping[str, Any]):
         if self._package:
             package = importlib.import_module(self._package)
             for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+                before = dict(self._items)
                 importlib.import_module(f"{self._package}.{module}")
+                # A file copied from another one, whose name nobody changed, would take its place unseen.
+                if taken := [name for name, item in before.items() if self._items[name] is not item]:
+                    raise self._twice(f"{self._package}.{module}", taken[0])
             self._package = None
         return self._items
+
+    def _twice(self, module: str, name: str) -> UserError:
+        return UserError(module, f"registers the {self.kind} {name!r}, which there is already", "take another name")
 
     def lookup(self, name: str, where: str) -> Any:
         """The item of that name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +66,39 @@ def register_adapter(
 def read_metadata(path: Path, columns: Mapping[str, str], separator: str = ",") -> pd.DataFrame:
     """Some columns of a text table under other names: all as text, without blanks around it, an empty cell as "".
 
+    Separators at the end of all rows, where the header has none, count for nothing.
+
     Args:
         columns: the new name of a column, and its name in the file.
 
     Raises:
-        UserError: the file is missing or no table, or lacks a column.
+        UserError: the file is missing or no table, or lacks a column; or rows have more cells than its header.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator)
+        table = _read(path, dtype=str, keep_default_na=False, sep=separator)
     except FileNotFoundError as error:
         raise UserError(path, "there is no such file", "name the data set's folder with --data-dir") from error
     except (ValueError, OSError) as error:
-        raise UserError(path, f"is not a readable table: {error}") from error
-    if missing := [column for column in columns.values() if column not in table.columns]:
-        raise UserError(path, f"lacks the column {missing[0]}", f"its columns: {', '.join(map(str, table.columns))}")
-    return pd.DataFrame({name: table[column].str.strip() for name, column in columns.items()})
+        hint = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(path, f"is not a readable table: {error}", hint) from error
+    table.columns = table.columns.astype(str).str.strip()
+    table = table.loc[:, ~table.columns.duplicated()]
+    if missing := [column for column in columns.values() if column.strip() not in table.columns]:
+        hint = f"its columns: {', '.join(table.columns)}"
+        hint += f"; is {separator!r} between them?" if len(table.columns) == 1 else ""
+        raise UserError(path, f"lacks the column {missing[0]}", hint)
+    return pd.DataFrame({name: table[column.strip()].str.strip() for name, column in columns.items()})
+
+
+def _read(path: Path, **options: Any) -> pd.DataFrame:
+    table = pd.read_csv(path, **options)
+    if isinstance(table.index, pd.RangeIndex):
+        return table
+    # The first row has more cells than the header: pandas gives its first ones no name, and all others that of the
+    # cell before.
+    if (table.iloc[:, -table.index.nlevels :] != "").any(axis=None):
+        hint = "name every column, and put quotes around a cell that holds a separator"
+        raise UserError(path, "has rows of more cells than its header", hint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)
+        return pd.read_csv(path, index_col=False, **options)

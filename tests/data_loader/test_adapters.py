@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -212,6 +215,45 @@ def test_esc50_and_esc10(tmp_path):
     assert set(read_audio_table(tmp_path, {"name": "esc50", "esc10": True})["label"]) == {"dog", "rooster"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,group\na.wav,cat,7,\nb.wav,dog,8,\n",
+        "path,label,group,\na.wav,cat,7,\nb.wav,dog,8,\n",
+        "path , label, group\na.wav, cat, 7\nb.wav, dog, 8\n",
+    ],
+)
+def test_separators_at_the_end_of_rows_and_blanks_in_the_header_shift_no_cell(tmp_path, text):
+    for name in ("a.wav", "b.wav"):
+        sounds.tone(tmp_path / name, 0.1)
+    (tmp_path / "metadata.csv").write_text(text)
+    table = read_audio_table(tmp_path, {"name": "csv", "group": "group"})
+    assert rows(table, "path", "label", "group") == [("a.wav", "cat", "7"), ("b.wav", "dog", "8")]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        # pandas takes the label for the path then.
+        (b"label,path\nwheeze, loud,a.wav\nwheeze, soft,a.wav\n", "has rows of more cells than its header"),
+        (b"path;label\na.wav;x\n", r"lacks the column path .its columns: path;label; is ',' between them\?"),
+        ("path,label\na.wav,gerät\n".encode("latin-1"), "not a readable table: .* .save it as UTF-8"),
+    ],
+)
+def test_a_csv_written_otherwise_is_one_line_that_says_what_to_do(tmp_path, content, says):
+    sounds.tone(tmp_path / "a.wav", 0.1)
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_audio_table(tmp_path, "csv")
+
+
+def test_data_of_one_class_names_the_folder_and_not_a_key_that_nobody_set(tmp_path):
+    for name in ("above/cat/1.wav", "above/dog/1.wav"):
+        sounds.tone(tmp_path / name, 0.1)
+    with pytest.raises(UserError, match=r"data_dir: holds sounds of one class only: above .is it the right folder"):
+        AudioDataset(tmp_path, "folders")
+
+
 def test_fma_has_its_own_split_and_leaves_out_what_holds_no_audio_or_no_genre(tmp_path):
     table = read_audio_table(sounds.write_fma(tmp_path), "fma")
     expected = [
@@ -302,6 +344,20 @@ def test_what_is_amiss_with_a_data_set_is_one_line(tmp_path, write, adapter, fil
         (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=says):
         read_audio_table(tmp_path, adapter)
+
+
+def test_the_adapter_of_the_docs_keeps_patients_on_one_side(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (tmp_path / "by_patient.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("by_patient")
+    (tmp_path / "by_patient.py").unlink()
+    for name in ("cat/p1_a.wav", "cat/more/p2_a.wav", "dog/p1_b.wav"):
+        sounds.tone(tmp_path / name, 0.1)
+    table = read_audio_table(tmp_path, "by_patient")
+    expected = [("cat/more/p2_a.wav", "cat", "p2"), ("cat/p1_a.wav", "cat", "p1"), ("dog/p1_b.wav", "dog", "p1")]
+    assert rows(table, "path", "label", "patient_id") == expected
 
 
 def test_a_misspelt_adapter_or_parameter_is_named(tmp_path):

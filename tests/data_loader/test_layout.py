@@ -55,6 +55,13 @@ def test_the_flat_layout_is_found(tmp_path):
     assert splits(tmp_path) == {"1_1.0_0_p1_1": "train"}
 
 
+def test_a_folder_of_other_sounds_says_that_it_is_not_sprsound_and_where_to_read_on(tmp_path):
+    wheezes = tmp_path / "wheeze"
+    put(wheezes, wheezes, "1")
+    with pytest.raises(UserError, match=r"nothing of SPRSound in any of its layouts .*docs/datasets.md"):
+        find_pairs(tmp_path)
+
+
 def test_a_recording_of_two_releases_counts_for_the_earlier_one(tmp_path):
     early, late = tmp_path / "BioCAS2022", tmp_path / "BioCAS2024"
     put(early / "test2022_wav", early / "test2022_json" / "inter_test_json", "1_1.0_0_p1_1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
 from typing import Any, Literal
 
 import pytest
@@ -47,12 +49,6 @@ def test_choices_are_listed():
         check_arguments(build, {"label_dim": 1, "size": "huge"}, "arch.args")
 
 
-def test_what_was_expected_is_said_in_words():
-    assert describe(list[float] | Literal["balanced"] | None) == "a list of numbers or 'balanced' or null"
-    assert describe(tuple[int, ...]) == "a list of whole numbers"
-    assert describe(dict[str, int]) == "an object"
-
-
 @pytest.mark.parametrize(
     "value, hint, fits",
     [
@@ -65,10 +61,33 @@ def test_what_was_expected_is_said_in_words():
         ({"folds": "5"}, float | dict[str, int], False),
         (1, Literal[1, 2], True),
         (True, Literal[1, 2], False),
+        (0.1, float | Random, True),
+        (".001", float | Random, False),
+        ("file", Random | None, True),
+        ("12", Sequence[int], False),
+        ([1, 2], Sequence[int], True),
     ],
 )
 def test_json_values_are_matched_with_annotations(value, hint, fits):
     assert matches(value, hint) is fits
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (float | Random, "a number"),
+        (tuple[float, float], "a list of 2 numbers"),
+        (tuple[int, ...], "a list of whole numbers"),
+        (list[float] | Literal["balanced"] | None, "a list of numbers or 'balanced' or null"),
+        (list[list[int]] | None, "a list of lists of whole numbers or null"),
+        (list[float | None], "a list of numbers or null"),
+        (list[Literal["a", "b"]], "a list of 'a' or 'b'"),
+        (float | dict[str, int], "a number or an object of whole numbers"),
+        (dict[str, Any], "an object"),
+    ],
+)
+def test_what_was_expected_is_said_in_words(hint, words):
+    assert describe(hint) == words
 
 
 def test_a_whole_number_too_large_for_a_float_is_no_number():
@@ -95,5 +114,21 @@ def test_a_registry_knows_only_what_was_registered():
 def test_two_things_of_one_name_are_a_mistake():
     registry = Registry("metric")
     registry.register("a")(type("First", (), {"__module__": "one"}))
-    with pytest.raises(ValueError, match="two metrics"):
+    with pytest.raises(UserError, match="two: registers the metric 'a', which there is already"):
         registry.register("a")(type("Second", (), {"__module__": "two"}))
+
+
+def test_a_file_cannot_take_the_name_of_another_one_s(tmp_path, monkeypatch):
+    """As a feature does that was copied from another one: what is registered by `add` counts too."""
+    package = tmp_path / "copied_features"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from utils.registry import Registry\nmethods = Registry('method', __name__)\n"
+    )
+    for name in ("mel", "my_mel"):
+        (package / f"{name}.py").write_text("from copied_features import methods\nmethods.add('mel', object())\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from copied_features import methods
+
+    with pytest.raises(UserError, match=r"copied_features.my_mel: registers the method 'mel', which there is already"):
+        methods.lookup("mel", "--method")

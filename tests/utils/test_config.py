@@ -78,10 +78,13 @@ def test_a_config_that_cannot_be_read_is_one_error_that_names_the_file(tmp_path,
     assert str(tmp_path) in caught.value.subject
 
 
-def test_a_missing_config_lists_those_beside_it(tmp_path):
-    write_config(tmp_path / "there.json", {})
-    with pytest.raises(UserError, match=r"there\.json"):
+def test_a_missing_config_names_the_nearest_of_those_beside_it_or_all(tmp_path):
+    for name in ("there.json", "elsewhere_else.json"):
+        write_config(tmp_path / name, {})
+    with pytest.raises(UserError, match=r"ther\.json: there is no such config \(did you mean there\.json\?\)"):
         read_config(tmp_path / "ther.json")
+    with pytest.raises(UserError, match=r"\(choose from elsewhere_else\.json, there\.json\)"):
+        read_config(tmp_path / "vgg.json")
 
 
 def test_values_are_json_and_what_is_not_json_is_a_string():
@@ -115,6 +118,11 @@ def test_values_are_json_and_what_is_not_json_is_a_string():
 def test_an_assignment_of_another_form_names_itself(text):
     with pytest.raises(UserError, match="not of the form"):
         parse_assignments([text])
+
+
+def test_a_value_cut_at_its_blank_says_to_put_quotes():
+    with pytest.raises(UserError, match=r"'val_loss' is not of the form a.b.c=value .*quotes around the whole"):
+        parse_assignments(["trainer.monitor=min", "val_loss"])
 
 
 def test_the_command_line_changes_the_config(tmp_path, config):
@@ -233,7 +241,7 @@ def test_only_the_folders_of_a_new_run_are_discarded(config):
 def test_a_place_that_cannot_be_written_is_one_error(tmp_path, config):
     (tmp_path / "file").write_text("")
     config["trainer"]["save_dir"] = str(tmp_path / "file")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be written.*set trainer.save_dir"):
         ConfigParser(config).make_run_folders()
 
 
