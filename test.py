@@ -78,12 +78,17 @@ def main(args: Namespace) -> None:
         from trainer.trained import load_trained
         from utils.device import choose_device
         from utils.distributed import world_size
+        from utils.files import refuse_unwritable
 
     if world_size() > 1:
         raise UserError("test.py", "several processes were started", "start one, without torchrun")
     setup_logging(None)
     changes = {"data_dir": args.data_dir, "batch_size": args.bs}
     changes = {key: value for key, value in changes.items() if value is not None}
+    if args.out:
+        refuse_unwritable(Path(args.out), "name another --out")
+    elif args.out_dir:
+        refuse_unwritable(Path(args.out_dir), "name another --out-dir", is_folder=True)
     trained = load_trained(Path(args.resume), choose_device(n_devices(args.device)), changes)
     if args.wav:
         with quick_imports():

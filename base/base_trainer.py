@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -235,7 +236,7 @@ class BaseTrainer(ABC):
 
     def _say_how_to_go_on(self) -> None:
         if self._saved:
-            logger.info("stopped; go on with: python train.py -r %s", self._saved)
+            logger.info("stopped; go on with: python train.py -r %s", shlex.quote(str(self._saved)))
         else:
             logger.info("stopped before anything was trained: there is nothing to go on from")
 

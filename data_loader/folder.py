@@ -25,10 +25,11 @@ def audio_files(folder: Path) -> list[Path]:
     """All audio files below a folder, see `sounds_below`.
 
     Raises:
-        UserError: there is no such folder, or no such file in it.
+        UserError: it is no folder, or holds no such file.
     """
     if not folder.is_dir():
-        raise UserError(folder, "there is no such folder")
+        what = "is a file" if folder.is_file() else "there is no such folder"
+        raise UserError(folder, what, "name the folder that holds the audio files")
     files = sounds_below(folder)
     if not files:
         raise UserError(folder, "holds no WAV, FLAC, OGG or MP3 file")

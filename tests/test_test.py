@@ -215,6 +215,7 @@ def test_the_data_may_have_moved(tiny_data, checkpoint, tmp_path):
         (["--split", "tset"], "its splits: inter, intra, train"),
         (["--wav", "nowhere", "--out", "p.json"], "nowhere: there is no such folder"),
         (["--data-dir", "nowhere"], "nowhere/task2.csv: there is no such table"),
+        (["--wav", __file__, "--out", "p.json"], "test_test.py: is a file (name the folder"),
         (["--out-dir", __file__], "cannot be written"),
     ],
 )
@@ -223,6 +224,16 @@ def test_a_mistake_is_one_line(checkpoint, capsys, argv, says):
     line = last_line(capsys)
     assert line.startswith("error: ")
     assert says in line
+
+
+@pytest.mark.parametrize("argv", [["--wav", ".", "--out"], ["--out-dir"]])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(checkpoint, tmp_path, capsys, argv, monkeypatch):
+    monkeypatch.setattr("trainer.trained.load_trained", None)
+    (tmp_path / "file").write_text("")
+    assert run("test", "-r", checkpoint, *argv, tmp_path / "file" / "below" / "x") == 1
+    name = argv[-1]
+    assert last_line(capsys).endswith(f"cannot be written: {tmp_path / 'file'} is no folder (name another {name})")
+    assert (tmp_path / "file").read_text() == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def cross_validate(args: Namespace) -> None:
     report_folder, path = paths_of(config.save_dir)
     report = Report(metrics, pd.DataFrame(), loader.dataset.subject.groups)
     print(f"{report.table()}\n\n{summary(metrics)}\n\n{report_folder}: metrics.json, predictions.csv")
-    print(f"test it: python test.py -r {path}")
+    print(f"test it: python test.py -r {shlex.quote(str(path))}")
 
 
 @contextlib.contextmanager

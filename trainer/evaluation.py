@@ -194,5 +194,5 @@ def _refuse_other_data(trained: Trained, data_dir: Path, now: Mapping[str, str],
     then = trained.data
     if changed := [name for name in sorted(splits & now.keys() & then.keys()) if now[name] != then[name]]:
         what = f"its split {changed[0]} is not that of the training: recordings, labels, cuts or patients changed"
-        hint = f"put back the data of {trained.path}, or train anew; score other data from a folder of its own"
+        hint = f"put back the data of {trained.path}, or train anew; score other data as the split test of a folder"
         raise UserError(data_dir, what, hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -344,7 +345,7 @@ class Trainer(BaseTrainer):
                 "best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, best.get(self.mnt_metric, float("nan"))
             )
         if path := self.to_test():
-            logger.info("test it: python test.py -r %s", path)
+            logger.info("test it: python test.py -r %s", shlex.quote(str(path)))
         if self.writer and self.writer.enabled:
             logger.info("look at it: tensorboard --logdir %s", self.config.save_root / "log")
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
 import traceback
@@ -58,8 +59,12 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# A number, or what CUDA_VISIBLE_DEVICES may hold too: the identifier that nvidia-smi -L prints.
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+", re.ASCII)
+
+
 def _device_ids(text: str) -> str:
-    if text != "cpu" and not all(part.isdigit() for part in text.split(",")):
+    if text != "cpu" and not all(_GPU.fullmatch(part) for part in text.split(",")):
         raise argparse.ArgumentTypeError(f'{text!r} is neither "cpu" nor a list of GPU numbers such as 0 or 0,1')
     return text
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.errors import UserError
 from utils.lock import lock
 
 if TYPE_CHECKING:
@@ -51,6 +52,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # After the rename there is nothing under that name. A folder that refused the file may refuse this too.
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def refuse_unwritable(path: Path, hint: str, is_folder: bool = False) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Args:
+        path: of a file, or of a folder of files; it and the folders above it need not be there yet.
+        hint: what to do.
+
+    Raises:
+        UserError: names `path`.
+    """
+    if not is_folder and path.is_dir():
+        raise UserError(path, "cannot be written: it is a folder", hint)
+    folder = path if is_folder else path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.absolute().parent
+    if not folder.is_dir():
+        raise UserError(path, f"cannot be written: {folder} is no folder", hint)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(path, f"cannot be written: nothing may be put into {folder}", hint)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -109,7 +109,9 @@ def test_wrong_usage_is_2(capsys):
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize(("device", "count"), [(None, None), ("cpu", 0), ("3", 1), ("0,1", 2)])
+@pytest.mark.parametrize(
+    ("device", "count"), [(None, None), ("cpu", 0), ("3", 1), ("0,1", 2), ("GPU-1a2b,MIG-GPU-3c/1/0", 2)]
+)
 def test_the_devices_that_are_named_are_counted(device, count):
     assert n_devices(device) == count
 
@@ -120,13 +122,15 @@ def test_devices_are_shown_to_cuda_as_named(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     choose_visible_devices(parser.parse_args([]).device)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
-    choose_visible_devices(parser.parse_args(["-d", "0,1"]).device)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    # train.py --folds hands each of its runs one of those that it was shown itself, under the same name.
+    for names in ("0,1", "GPU-5b5e0e9a-1d3c-aaaa", "MIG-GPU-5b5e0e9a/7/0"):
+        choose_visible_devices(parser.parse_args(["-d", names]).device)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == names
     choose_visible_devices(parser.parse_args(["-d", "cpu"]).device)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
-@pytest.mark.parametrize("text", ["gpu", "0,", "", "-1", "0 1", "cuda:0"])
+@pytest.mark.parametrize("text", ["gpu", "0,", "", "-1", "0 1", "cuda:0", "GPU-", "GPU-1,;"])
 def test_what_names_no_device_is_wrong_usage(text, capsys):
     parser = make_parser("test")
     add_device_option(parser)
