@@ -38,7 +38,7 @@ OTHERS = {"Lightning's Trainer": ("lightning_loop", "lightning"), "HF Trainer": 
 
 def main() -> None:
     """Measure and record."""
-    arguments = parser(__doc__, runs=4)
+    arguments = parser(__doc__, runs=3)
     arguments.add_argument("--steps", type=int, default=6, metavar="N", help="of one turn (default: %(default)s)")
     arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments.add_argument("--same-memory", action="store_true", help="the other Trainers keep freed memory as well")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -89,4 +90,16 @@ def run(name: str, *argv: object) -> int:
     spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    return run_script(script.main, script.parser(), [str(word) for word in argv])
+    try:
+        return run_script(script.main, script.parser(), [str(word) for word in argv])
+    finally:
+        _close_log_files()
+
+
+def _close_log_files() -> None:
+    """As the end of the script's process does: what later tests say is not of its run."""
+    log = logging.getLogger("resp")
+    for handler in list(log.handlers):
+        if isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
