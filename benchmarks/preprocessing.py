@@ -5,7 +5,7 @@
 
 Baseline A (paper_code.py) is measured on evenly spaced recordings and events and scaled up to the whole set. Ours is
 the whole set: decoding, features, writing the store to the disk. Beside it stand the floor (all audio decoded, as many
-bytes written) and, of stft, one worker, the whole command from the shell, and its peak memory for a small and all data.
+bytes written) and, of stft, one worker, the whole command from the shell, and its peak memory for few and all files.
 """
 
 from __future__ import annotations
