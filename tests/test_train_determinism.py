@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from tests.tiny import tiny_run
+from tests.processes import SCRIPT
+from tests.tiny import ROOT, tiny_config, tiny_run, write_config
 from tests.whole_run import begin, differences, folder_for, outcome
+from utils.checkpoint import load_checkpoint
 
 WORKERS = (0, 0, 1, 1, 2, 2)
 
@@ -19,6 +24,27 @@ def test_two_whole_runs_of_one_config_are_the_same_with_any_number_of_workers(ti
         assert not begin(folder, ("--set", f"data_loader.args.num_workers={workers}")).was_killed()
     first, *others = map(outcome, folders)
     assert [differences(first, other) for other in others] == [[]] * len(others)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_deterministic_runs_on_a_gpu_are_the_same_with_any_number_of_workers(tiny_data, tmp_path):
+    found = []
+    for number, workers in enumerate(WORKERS):
+        changes = {"trainer__deterministic": True, "trainer__precision": "bf16", "data_loader__args__batch_size": 8}
+        changes |= {"arch": {"type": "LightCNN", "args": {"label_dim": 2}}, "data_loader__args__num_workers": workers}
+        folder = tmp_path / str(number)
+        config = write_config(tmp_path / f"{number}.json", tiny_config(tiny_data, folder, **changes))
+        # Each in a process of its own: what makes products deterministic is read when CUDA starts.
+        command = [sys.executable, "-c", SCRIPT, "-c", str(config), "-d", "0"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (checkpoint,) = folder.rglob("checkpoint-epoch2.pth")
+        found.append(load_checkpoint(checkpoint))
+    first, *others = found
+    for other in others:
+        assert other["state_dict"].keys() == first["state_dict"].keys()
+        for name, value in first["state_dict"].items():
+            assert torch.equal(value, other["state_dict"][name]), name
 
 
 def test_initial_weights_of_a_whole_run_follow_the_seed(tiny_data, tmp_path):
