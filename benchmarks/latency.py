@@ -44,7 +44,7 @@ def class_of(trained: Trained, frontend: Frontend, file: Path) -> str:
     """The whole way of one recording."""
     batch = inputs_of(trained, file)
     with torch.inference_mode(), autocast(trained.precision, CPU):
-        output = model_output(trained.model, frontend, batch, CPU).float()
+        output = model_output(trained.finest_model, frontend, batch, CPU).float()
     (found,) = decided(trained, torch.softmax(output, dim=1).numpy(), trained.rule)
     return trained.classes[found]
 

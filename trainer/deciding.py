@@ -48,18 +48,15 @@ def refuse_context(path: Path, in_context: bool, priors: Priors | None) -> None:
         raise UserError(path, what, "train it anew, or without recording_context")
 
 
-def decided(
-    trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False, finer: bool = False
-) -> np.ndarray:
+def decided(trained: Trained, prob: np.ndarray, rule: str, adapt_priors: bool = False) -> np.ndarray:
     """The class of each item, ``(items,)`` int64, see `decide`.
 
     Args:
-        prob: ``(items, classes)`` probabilities of the checkpoint's model.
+        prob: ``(items, classes)`` probabilities of the checkpoint's `finest_model`.
         adapt_priors: for the class proportions of these very items, as estimated from `prob`.
-        finer: `prob` is of `finest_model`.
     """
     poor_quality = has_poor_quality(trained.classes)
-    priors, merged = (trained.member_priors, trained.finer) if finer and trained.finer else (trained.priors, None)
+    priors, merged = trained.member_priors or trained.priors, trained.finer
     if not adapt_priors:
         return decide(prob, rule, priors, poor_quality, merged)
     proportions = estimate_proportions(prob, priors)

@@ -75,7 +75,7 @@ def predict_folder(
         for group, probabilities in thread_map(predict_group, file_groups(files)):
             prob[group.start : group.stop] = probabilities
             bar.update(len(group))
-    predictions = decided(trained, prob, rule, adapt_priors, finer=True)
+    predictions = decided(trained, prob, rule, adapt_priors)
     names = [path.relative_to(folder).as_posix() for path in files]
     return {name: trained.classes[prediction] for name, prediction in zip(names, predictions, strict=True)}
 

@@ -65,17 +65,13 @@ class Trained:
         return self.config.get("recording_context", False)
 
     @property
-    def merged(self) -> list[list[int]] | None:
-        """Of an ensemble one level coarser than its members, which of their classes make each of its own."""
-        return self.config.get("arch.args.merged")
-
-    @property
     def finer(self) -> list[list[int]] | None:
-        """`merged`, where the proportions of the members' classes are known; earlier checkpoints do not hold them.
+        """Of an ensemble one level coarser than its members, which of their classes make each of its own.
 
-        Events in context and decisions for the score take the probabilities of these classes.
+        Events in context and decisions for the score take the probabilities of these classes. None where their
+        proportions are not known, too: earlier checkpoints do not hold them.
         """
-        return self.merged if self.member_priors else None
+        return self.config.get("arch.args.merged") if self.member_priors else None
 
     @property
     def finest_model(self) -> nn.Module:

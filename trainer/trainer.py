@@ -341,9 +341,8 @@ class Trainer(BaseTrainer):
                 self.writer.layers(self.scored, self.shown, self.global_step + 1)
             self.writer.close()
         if self.mnt_metric and best:
-            logger.info(
-                "best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, best.get(self.mnt_metric, float("nan"))
-            )
+            value = best.get(self.mnt_metric, float("nan"))
+            logger.info("best: epoch %d, %s %.4f", best["epoch"], self.mnt_metric, value)
         if path := self.to_test():
             logger.info("test it: python test.py -r %s", shlex.quote(str(path)))
         if self.writer and self.writer.enabled:

@@ -31,9 +31,9 @@ def latency(benchmark_script):
 def test_the_class_is_decided_as_the_checkpoint_says(latency, monkeypatch, rule, named):
     monkeypatch.setattr(latency, "inputs_of", lambda *_: None)
     monkeypatch.setattr(latency, "model_output", lambda *_: torch.tensor([[0.0, 9.0, 1.0]]))
-    trained = SimpleNamespace(
-        model=None, precision="fp32", rule=rule, priors=None, classes=("Normal", "Poor Quality", "Adventitious")
-    )
+    classes = ("Normal", "Poor Quality", "Adventitious")
+    nothing = {"finest_model": None, "finer": None, "priors": None, "member_priors": None}
+    trained = SimpleNamespace(precision="fp32", rule=rule, classes=classes, **nothing)
     assert latency.class_of(trained, None, Path("a.wav")) == named
 
 
