@@ -25,9 +25,11 @@ from data_loader.splits import Split, missing_classes, parted_groups, split_item
 from data_loader.store import statistics
 from data_loader.subject import Subject
 from logger.log import get_logger
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 
 logger = get_logger(__name__)
+
+_FRONTEND = "data_loader.args.frontend"
 
 # What a split may go by, and the attribute of a data set that says which items stay together then.
 _TOGETHER = {
@@ -228,11 +230,20 @@ class SoundDataLoader(BaseDataLoader):
             samples = round(duration * rate) if duration else -1
             return InputSpec(None, shape=(samples,) if channels == 1 else (channels, samples), **waveforms)
         params = {"method": frontend} if isinstance(frontend, str) else dict(frontend)
-        method = params.pop("method", "")
-        feature = methods.lookup(method, "data_loader.args.frontend")
+        if "method" not in params:
+            raise UserError(f"{_FRONTEND}.method", "is missing", nearest("", methods))
+        method = params.pop("method")
+        feature = methods.lookup(method, _FRONTEND)
         # Settled for the CPU, where the shape and the statistics are computed.
-        params = feature.settled(feature.checked(params, "data_loader.args.frontend"), "cpu")
-        shape = tuple(feature(torch.zeros(rate), rate, **params).shape)
+        params = feature.settled(feature.checked(params, _FRONTEND), "cpu")
+        try:
+            shape = tuple(feature(torch.zeros(rate), rate, **params).shape)
+        except UserError as error:
+            # A feature knows its parameters, not the config that they come from.
+            keys = error.subject.split(", ")
+            if not set(keys) <= params.keys():
+                raise
+            raise UserError(", ".join(f"{_FRONTEND}.{key}" for key in keys), error.what, error.hint) from error
         shape = shape_of_channels(shape, channels, "data_loader.args.channels")
         weights = weights_fingerprint(params["weights"]) if "weights" in params else None
         return InputSpec(method, params, shape=shape, weights=weights, **waveforms)

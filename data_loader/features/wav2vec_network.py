@@ -50,7 +50,7 @@ def weights_path(weights: str) -> Path:
             raise UserError(
                 path,
                 f"the weights of wav2vec 2.0 are not here and could not be downloaded: {error}",
-                f"fetch {HUB_URL} and put it there, or give its path with --weights FILE",
+                f'fetch {HUB_URL} and put it there, or give its path: --weights FILE, "weights" in a frontend',
             ) from error
     return path
 

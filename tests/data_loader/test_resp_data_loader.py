@@ -223,10 +223,24 @@ def test_the_input_says_which_weights_and_precision_a_frontend_has(tiny_data):
     assert loader(tiny_data, input_dir=None, frontend="stft", normalize=False).input_spec.weights is None
 
 
-@pytest.mark.parametrize("frontend", ["stff", {"method": "stff"}, {"method": ["stft"]}, {"n_mels": 3}])
+@pytest.mark.parametrize("frontend", ["stff", {"method": "stff"}, {"method": ["stft"]}])
 def test_a_frontend_that_is_none_is_said(tiny_data, frontend):
     with pytest.raises(UserError, match=r"data_loader\.args\.frontend: there is no feature method"):
         loader(tiny_data, input_dir=None, frontend=frontend)
+
+
+@pytest.mark.parametrize(
+    ("frontend", "said"),
+    [
+        ({"type": "stft"}, "method: is missing (choose from ast, "),
+        ({"method": "mel", "n_mels": 0}, "n_mels: is too small at 8000 Hz"),
+        ({"method": "mel", "f_min": 5000.0}, "f_min, data_loader.args.frontend.f_max: 5000.0 to "),
+    ],
+)
+def test_a_parameter_of_a_frontend_that_cannot_be_is_named_by_its_key(tiny_data, frontend, said):
+    with pytest.raises(UserError) as raised:
+        loader(tiny_data, input_dir=None, frontend=frontend)
+    assert str(raised.value).startswith(f"data_loader.args.frontend.{said}")
 
 
 def test_statistics_do_not_look_at_validation_items(own_data):
