@@ -34,11 +34,12 @@ from trainer.optimization import Schedule
 from trainer.place import Journal, Place, Seen
 from trainer.priors import training_priors
 from trainer.resuming import load_weights_state, refuse_other_split, refuse_other_task, weights_state
+from trainer.stepper import Stepper
 from utils.arguments import matches
 from utils.cli import Stopped
 from utils.config import ConfigParser
 from utils.device import autocast, choose_precision, plain_module
-from utils.distributed import largest_of_all, rank, same_buffers, sum_of_all, world_size
+from utils.distributed import largest_of_all, rank, same_buffers
 from utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -98,13 +99,13 @@ class Trainer(BaseTrainer):
         # Of all processes that trained the model, one after the other.
         self.origins = [dict(origin or {})]
         self.precision = choose_precision(config.get("trainer.precision", "fp32"), device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.grad_clip: float | None = config.get("trainer.grad_clip")
         self.accumulate: int = config.get("trainer.accumulate", 1)
-        # Whether a step takes more than one batch.
-        self.several = self.accumulate > 1 or world_size() > 1
         ema: float | None = config.get("trainer.ema")
         self.average = WeightAverage(plain_module(model), ema) if ema else None
+        grad_clip: float | None = config.get("trainer.grad_clip")
+        self.stepper = Stepper(
+            model, optimizer, schedule, self.average, device, self.precision, grad_clip, self.accumulate
+        )
         self.writer = writer
         # Model input (1, ...) of the item whose way through the layers is drawn; None draws nothing.
         self.shown: Tensor | None = None
@@ -113,7 +114,6 @@ class Trainer(BaseTrainer):
         )
         self.global_step = 0
         self._place = Place.start(len(classes))
-        self._mass = torch.zeros((), device=device)
         if config.resume:
             self._resume_checkpoint(config.resume)
 
@@ -205,22 +205,10 @@ class Trainer(BaseTrainer):
             what = "leaves one item alone in a batch, and this network's batch normalisation takes two"
             raise UserError("data_loader.args.batch_size", what, "take another one") from error
         loss = batch_loss(self.criterion, output, target, details, mix, teacher, soft)
-        self._backward(loss, target, details)
+        mass = batch_mass(self.criterion, target, details) if self.stepper.several else None
+        self.stepper.backward(loss, mass)
         logits = output.logits if isinstance(output, Detailed) else output
         return Seen(logits.detach().float(), mix.larger(target) if mix else target, batch.index, loss.detach())
-
-    def _backward(self, loss: Tensor, target: Tensor, details: Tensor | None) -> None:
-        """Add a batch's gradients.
-
-        The loss is a mean, weighted by class. With several batches a step, of one process or of several, each is
-        multiplied by the sum of its weights here and their sum divided by all weights in `_step`: the same as one
-        large batch.
-        """
-        if self.several:
-            mass = batch_mass(self.criterion, target, details)
-            self._mass = self._mass + mass
-            loss = loss * mass
-        self.scaler.scale(loss).backward()
 
     def _step(self, epoch: int, number: int, batches: list[Seen]) -> Tensor | None:
         """One optimizer step; returns the gradient norm, or None where the step was left out.
@@ -229,43 +217,19 @@ class Trainer(BaseTrainer):
             number: of the last batch in the epoch.
             batches: of the step.
         """
-        if self.several:
-            # Processes have averaged their gradients; they are to be added up.
-            mass = sum_of_all(self._mass) / world_size()
-            mass = torch.where(mass > 0, mass, 1.0)
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.div_(mass)
-            self._mass = torch.zeros((), device=self.device)
-        self.scaler.unscale_(self.optimizer)
-        norm = self._gradient_norm()
+        norm = self.stepper.gradient_norm()
         if self.nonfinite.leaves_out(self._checked(epoch, number, batches, norm)):
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.stepper.leave_out()
             return None
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        # A step that the scaler left out, because a gradient overflowed, is none for the rest either.
-        if scale is None or self.scaler.get_scale() >= scale:
-            self.schedule.after_batch()
-            if self.average:
-                self.average.update()
+        self.stepper.step()
         self.global_step += 1
         return norm
-
-    def _gradient_norm(self) -> Tensor:
-        """Before clipping, where the config asks for that."""
-        if self.grad_clip:
-            return nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _checked(self, epoch: int, number: int, batches: list[Seen], norm: Tensor) -> Step:
         """The step that is about to be made, for the guard."""
         loss = torch.stack([batch.loss for batch in batches]).isfinite().all()
         # Of a gradient in fp16 the scaler takes care.
-        gradient = torch.ones_like(loss) if self.scaler.is_enabled() else norm.isfinite()
+        gradient = torch.ones_like(loss) if self.stepper.scaler.is_enabled() else norm.isfinite()
         items = torch.cat([batch.index for batch in batches])
         return Step(loss, gradient, epoch, number, items, self.optimizer.param_groups[0]["lr"])
 
@@ -365,7 +329,7 @@ class Trainer(BaseTrainer):
             self.writer.flush()
         return {
             "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
             "global_step": self.global_step,
             "classes": list(self.classes),
             "data": self.data,
@@ -394,8 +358,8 @@ class Trainer(BaseTrainer):
                 logger.warning("epoch %d: %s (%s)", self.start_epoch, what, hint)
         monitor_then = str(state["config"]["trainer"].get("monitor", "off"))
         self.schedule.load_state_dict(state["schedule"], state["global_step"], monitor_then)
-        if self.scaler.is_enabled() and state.get("scaler"):
-            if problem := misfit(state["scaler"], self.scaler.state_dict(), "scaler"):
+        if self.stepper.scaler.is_enabled() and state.get("scaler"):
+            if problem := misfit(state["scaler"], self.stepper.scaler.state_dict(), "scaler"):
                 raise UserError(self.config.resume, f"does not fit this run: {problem}")
-            self.scaler.load_state_dict(state["scaler"])
+            self.stepper.scaler.load_state_dict(state["scaler"])
         self.global_step = state["global_step"]

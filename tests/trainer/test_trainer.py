@@ -166,7 +166,7 @@ def test_half_precision_trains_nearly_as_single_precision(tiny_data, tmp_path, p
 def test_a_step_that_overflows_in_fp16_is_left_out_and_is_none_for_the_schedule(tiny_data, tmp_path):
     trainer = tiny_run(tiny_data, tmp_path, trainer__precision="fp16", lr_scheduler={"type": "OneCycleLR", "args": {}})
     before, rate = weights(trainer), trainer.optimizer.param_groups[0]["lr"]
-    trainer.scaler.scale(trainer.model.linear.weight.sum() * float("inf")).backward()
+    trainer.stepper.scaler.scale(trainer.model.linear.weight.sum() * float("inf")).backward()
     batch = Seen(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.tensor(1.0))
     trainer._step(1, 1, [batch])
     assert not differences(before, weights(trainer))
