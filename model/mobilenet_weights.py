@@ -12,6 +12,8 @@ from torch import Tensor
 from model.weights import CONFIG_KEY, first_line, local_path, read_state_dict
 from utils.errors import UserError
 
+# Where several checkouts of this project share one copy of what is not in the repository.
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights"
 _RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
 
 
@@ -49,9 +51,11 @@ def audioset_state(model_size: str, weights: str) -> tuple[dict[str, Tensor], Pa
 
 
 def _published_file(file: Published) -> Path:
-    """The file in PyTorch's cache, fetched unless it is there; its checksum is right, where it is known."""
+    """The file in PyTorch's cache or in `_SHARED`, fetched unless it is there; its checksum is right, where known."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
-    if not path.is_file():
+    if not path.is_file() and (_SHARED / file.name).is_file():
+        path = _SHARED / file.name
+    elif not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=False)

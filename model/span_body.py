@@ -78,4 +78,6 @@ def span_problem(name: str, args: Mapping[str, Any], shape: Sequence[int]) -> st
         return f"{name} takes (indim, bands, frames) with indim {args['indim']}, the items are {tuple(shape)}"
     if min(shape[1:]) < _LEAST_SIDE:
         return f"{name} takes at least {_LEAST_SIDE} bands and frames, the items are {tuple(shape)}"
+    if args["body"] == "resnet" and args["weights"] is not None:
+        return f"weights is {args['weights']!r}, but the body resnet has none"
     return dropout_problem(args["dropout"])

@@ -61,7 +61,7 @@ def test_the_body_has_the_weights_of_audioset():
 
 
 def test_what_does_not_fit_is_said_before_anything_is_built():
-    args = {"indim": 4, "label_dim": 3, "fine_dim": 7, "dropout": 0.2}
+    args = {"indim": 4, "label_dim": 3, "fine_dim": 7, "dropout": 0.2, "body": "resnet", "weights": None}
     assert "not 3 and 7" in FineEventNet.input_problem(args, (4, 64, 192))
     for fine_dim in (1, 5, 9):
         problem = FineEventNet.input_problem(args | {"label_dim": 2, "fine_dim": fine_dim}, (4, 64, 192))
@@ -69,12 +69,13 @@ def test_what_does_not_fit_is_said_before_anything_is_built():
     assert FineEventNet.input_problem(args | {"label_dim": 2}, (4, 64, 192)) is None
     assert "(1, 224, 224)" in EventNet.input_problem(args, (1, 224, 224))
     assert EventNet.input_problem(args, (4, 64, 192)) is None
+    assert "the body resnet has none" in EventNet.input_problem(args | {"weights": "hub"}, (4, 64, 192))
 
 
 @pytest.mark.parametrize("network", [EventNet, FineEventNet])
 @pytest.mark.parametrize("dropout", [2.0, -1])
 def test_a_dropout_that_is_no_share_is_refused(network, dropout):
-    args = {"indim": 4, "label_dim": 2, "fine_dim": 7, "dropout": dropout}
+    args = {"indim": 4, "label_dim": 2, "fine_dim": 7, "dropout": dropout, "body": "resnet", "weights": None}
     assert network.input_problem(args, (4, 64, 192)) == f"dropout is {dropout}, expected 0 to 1"
     with pytest.raises(UserError, match=r"arch\.args: dropout is"):
         network(2, dropout=dropout)

@@ -181,6 +181,7 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path, like_published):
 
 def test_weights_that_cannot_be_fetched_are_named_with_address_and_place(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(mobilenet_weights, "_SHARED", tmp_path / "none")
 
     def offline(*_, **__):
         raise OSError("no network")
@@ -204,6 +205,19 @@ def test_a_file_put_into_the_cache_is_taken_and_a_damaged_one_refused(tmp_path, 
     assert MobileNetAS(527)(torch.zeros(2, 1, 32, 32)).shape == (2, 527)
     cached.write_bytes(cached.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=f"mine.pt: is damaged.*{published.url}"):
+        MobileNetAS(527)
+
+
+def test_a_file_that_checkouts_share_is_taken_and_a_damaged_one_refused(tmp_path, monkeypatch, like_published):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr(mobilenet_weights, "_SHARED", tmp_path)
+    shared = tmp_path / "mine.pt"
+    shared.write_bytes(like_published[0].read_bytes())
+    published = Published("mine.pt", mobilenet_weights._sha256(shared))
+    monkeypatch.setitem(PUBLISHED, "mn04_as", published)
+    assert MobileNetAS(527)(torch.zeros(2, 1, 32, 32)).shape == (2, 527)
+    shared.write_bytes(shared.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=f"{shared}: is damaged.*{published.url}"):
         MobileNetAS(527)
 
 

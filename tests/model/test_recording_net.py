@@ -115,7 +115,7 @@ def test_steps_that_a_body_cannot_have_are_refused(frames_per_step):
 
 
 def test_arguments_that_cannot_work_are_said_before_anything_is_built():
-    args = {"indim": 4, "frame_dim": 3, "dropout": 0.2}
+    args = {"indim": 4, "frame_dim": 3, "dropout": 0.2, "body": "resnet", "weights": None}
     assert RecordingNet.input_problem(args, (4, 64, 1232)) is None
     assert "(1, 224, 224)" in RecordingNet.input_problem(args, (1, 224, 224))
     for frame_dim in (5, 0, -1):
