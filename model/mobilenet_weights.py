@@ -52,10 +52,9 @@ def audioset_state(model_size: str, weights: str) -> tuple[dict[str, Tensor], Pa
 
 def _published_file(file: Published) -> Path:
     """The file in PyTorch's cache or in `_SHARED`, fetched unless it is there; its checksum is right, where known."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
-    if not path.is_file() and (_SHARED / file.name).is_file():
-        path = _SHARED / file.name
-    elif not path.is_file():
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file.name
+    path = next((path for path in (cached, _SHARED / file.name) if path.is_file()), cached)
+    if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=False)

@@ -195,29 +195,18 @@ def test_weights_that_cannot_be_fetched_are_named_with_address_and_place(tmp_pat
     assert str(tmp_path / "checkpoints" / "mn10_as_mAP_471.pt") in message
 
 
-def test_a_file_put_into_the_cache_is_taken_and_a_damaged_one_refused(tmp_path, monkeypatch, like_published):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    cached = tmp_path / "checkpoints" / "mine.pt"
-    cached.parent.mkdir()
-    cached.write_bytes(like_published[0].read_bytes())
-    published = Published("mine.pt", mobilenet_weights._sha256(cached))
-    monkeypatch.setitem(PUBLISHED, "mn04_as", published)
-    assert MobileNetAS(527)(torch.zeros(2, 1, 32, 32)).shape == (2, 527)
-    cached.write_bytes(cached.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=f"mine.pt: is damaged.*{published.url}"):
-        MobileNetAS(527)
-
-
-def test_a_file_that_checkouts_share_is_taken_and_a_damaged_one_refused(tmp_path, monkeypatch, like_published):
+@pytest.mark.parametrize("place", ["cache/checkpoints", "shared"])
+def test_a_file_in_the_cache_or_shared_is_taken_and_a_damaged_refused(place, tmp_path, monkeypatch, like_published):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
-    monkeypatch.setattr(mobilenet_weights, "_SHARED", tmp_path)
-    shared = tmp_path / "mine.pt"
-    shared.write_bytes(like_published[0].read_bytes())
-    published = Published("mine.pt", mobilenet_weights._sha256(shared))
+    monkeypatch.setattr(mobilenet_weights, "_SHARED", tmp_path / "shared")
+    file = tmp_path / place / "mine.pt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(like_published[0].read_bytes())
+    published = Published("mine.pt", mobilenet_weights._sha256(file))
     monkeypatch.setitem(PUBLISHED, "mn04_as", published)
     assert MobileNetAS(527)(torch.zeros(2, 1, 32, 32)).shape == (2, 527)
-    shared.write_bytes(shared.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=f"{shared}: is damaged.*{published.url}"):
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=f"{file}: is damaged.*{published.url}"):
         MobileNetAS(527)
 
 
