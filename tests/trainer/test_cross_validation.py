@@ -246,7 +246,9 @@ def test_a_run_that_fails_says_why_in_one_line(tiny_data, tmp_path, capsys):
     assert line.startswith("error: tiny-seed0-fold")
     assert "finite" in line
     assert not (tmp_path / "x" / "saved" / "model_best.pth").exists()
-    output = next((tmp_path / "x" / "saved" / "models" / "tiny" / "g" / "output").iterdir())
+    # Of the run that failed: another one may have been stopped before it said anything.
+    failed = line.split(": ")[1]
+    output = tmp_path / "x" / "saved" / "models" / "tiny" / "g" / "output" / f"{failed}.log"
     assert "training items" in output.read_text()
 
 
