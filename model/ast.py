@@ -79,6 +79,8 @@ class ASTModel(BaseModel):
         size = SIZES[model_size]
         config = ast_config(size, geometry)
         self.backbone = transformers.ASTModel(config)
+        # transformers has no loss for this class, and warns whenever its attributes are looked at, as tracing does.
+        self.backbone.loss_type = "ForSequenceClassification"
         if indim is not None:
             self.backbone.embeddings.patch_embeddings = _ChannelPatches(indim, size.hidden, (fstride, tstride))
         self.head = nn.Sequential(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def saved(tmp_path_factory) -> tuple[Path, ASTForAudioClassification]:
 def deit() -> torch.nn.Module:
     torch.manual_seed(0)
     return randomised(timm.create_model("deit_tiny_distilled_patch16_224", pretrained=False))
+
+
+def test_tracing_the_model_for_tensorboard_warns_of_nothing(caplog, monkeypatch):
+    # transformers shows its log itself, and says each thing once a process.
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    logging.Logger.warning_once.cache_clear()
+    model = ASTModel(3, **SMALL).eval()
+    torch.jit.trace(model, torch.randn(1, 56, 36), strict=False)
+    assert not [record for record in caplog.records if record.name.startswith("transformers")]
 
 
 @pytest.mark.parametrize(
