@@ -16,7 +16,6 @@ from utils.cli import (
     quick_imports,
     run_script,
 )
-from utils.errors import UserError
 
 EPILOG = """examples:
   python train.py -c configs/task2_1_ast.json
@@ -89,9 +88,10 @@ def newest_of(args: Namespace) -> Path | None:
     It is the newest one of the config's name, or of the run that ``--run_id`` names, which then goes on.
 
     Raises:
-        UserError: the run that is named is there, without a checkpoint.
+        UserError: the run that is named is there, without a whole checkpoint, and with more than a run that was killed
+            before its first one leaves.
     """
-    from base.run_files import newest_checkpoint, newest_of_run
+    from base.run_files import newest_checkpoint, newest_of_run, remove_begun
     from logger.log import get_logger
     from utils.config import ConfigParser
 
@@ -103,7 +103,7 @@ def newest_of(args: Namespace) -> Path | None:
         run = runs / args.run_id
         found, whose = newest_of_run(run), f"{config['name']}/{args.run_id}"
         if found is None and run.is_dir():
-            raise UserError(run, "has no checkpoint to go on from", "remove it, or take another --run_id")
+            remove_begun(run, config.save_root / "log" / config["name"] / args.run_id)
     if found is None:
         get_logger(__name__).info("-r auto: there is no checkpoint of %s: a new run begins", whose)
     elif args.run_id is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from pathlib import Path
 
 from logger.log import get_logger
@@ -15,6 +16,8 @@ from utils.strict_json import read_json
 
 logger = get_logger(__name__)
 
+# What the folder of a run holds before its first checkpoint.
+_OF_A_BEGUN_RUN = {"config.json", "environment.json", "train.log"}
 FREE_SPACE = "free some space, or take another trainer.save_dir"
 
 
@@ -61,6 +64,25 @@ def newest_of_run(run: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def remove_begun(run: Path, log_dir: Path) -> None:
+    """Remove what a run left that was killed before its first checkpoint: the same command then begins it anew.
+
+    Args:
+        run: its folder.
+        log_dir: of its TensorBoard log.
+
+    Raises:
+        UserError: the folder holds anything else, as damaged checkpoints or figures; all of it stays.
+    """
+    remove_leftovers(run)
+    # Several processes of one run may do this at once; where the folder is gone, this finds nothing.
+    if {path.name for path in run.glob("*")} - _OF_A_BEGUN_RUN:
+        raise UserError(run, "has no checkpoint to go on from", "remove it, or take another --run_id")
+    for folder in (run, log_dir):
+        shutil.rmtree(folder, ignore_errors=True)
+    logger.info("%s ended before its first checkpoint: it begins anew", run)
 
 
 def _began(run: Path) -> str:

@@ -127,9 +127,25 @@ def test_auto_with_a_run_id_begins_that_run_and_goes_on_with_it_whatever_others_
     newest = {folder.name: max(path.name for path in folder.glob("checkpoint-*")) for folder in folders}
     assert newest == {"seed1": "checkpoint-epoch2.pth", "seed2": "checkpoint-epoch1.pth"}
 
-    (tmp_path / "saved/models/tiny/killed").mkdir()
-    assert run("train", "-c", make(), "-r", "auto", "--run_id", "killed") == 1
+
+def test_auto_with_a_run_id_begins_anew_what_was_killed_before_its_first_checkpoint(make, tmp_path, capsys):
+    argv = ["train", "-c", make(trainer__epochs=1), "-r", "auto", "--run_id", "killed"]
+    assert run(*argv) == 0
+    folder, log = tmp_path / "saved/models/tiny/killed", tmp_path / "saved/log/tiny/killed"
+    for path in folder.iterdir():
+        if path.name not in ("config.json", "environment.json", "train.log"):
+            path.unlink()
+    log.mkdir(parents=True)
+    (log / "events.of.the.killed").touch()
+    assert run(*argv) == 0
+    assert (folder / "checkpoint-epoch1.pth").is_file()
+    assert not (log / "events.of.the.killed").exists()
+
+    (folder / "checkpoint-epoch1.pth").write_bytes(b"damaged")
+    before = sorted(path.name for path in folder.iterdir())
+    assert run(*argv) == 1
     assert "killed: has no checkpoint to go on from (remove it, or take another --run_id)" in last_line(capsys)
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("argv", [["-c", "nowhere.json"], [], ["-r", "nowhere.pth"]])
