@@ -30,7 +30,7 @@ from data_loader import data_loaders
 from data_loader.features import methods
 from data_loader.frontend import shape_of_channels
 from model import architectures
-from trainer.setup import make_model
+from trainer.building import make_model
 from utils.config import ConfigParser, read_config
 
 # Their network takes seconds to build, and 360 MB.

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from training_case import Parts, Turn
 
 from model import metrics
-from trainer.setup import make_criterion, make_loader, make_model
+from trainer.building import make_criterion, make_loader, make_model
 from utils.config import ConfigParser
 
 STEPS = 1  # a turn: they take long

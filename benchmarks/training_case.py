@@ -20,10 +20,11 @@ from data_loader.extract import extract
 from data_loader.features import methods
 from data_loader.synthetic import write_synthetic
 from data_loader.tables import build_tables, write_tables
+from trainer.building import make_criterion, make_loader, make_model
 from trainer.check import check_config
 from trainer.inference import to_input
 from trainer.optimization import make_optimizer
-from trainer.setup import make_criterion, make_loader, make_model, make_trainer
+from trainer.setup import make_trainer
 from trainer.trainer import Trainer
 from utils.config import ConfigParser, read_config, set_key
 

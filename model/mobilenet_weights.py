@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from model.weights import CONFIG_KEY, first_line, local_path, read_state_dict
 from utils.errors import UserError
+from utils.files import file_digest
 
 # Where several checkouts of this project share one copy of what is not in the repository.
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights"
@@ -62,11 +62,6 @@ def _published_file(file: Published) -> Path:
             what = f"{file.name} cannot be fetched ({first_line(error)})"
             hint = f"fetch {file.url} elsewhere and put it at {path}, or set {CONFIG_KEY} to the path of the file"
             raise UserError(CONFIG_KEY, what, hint) from error
-    if file.sha256 and _sha256(path) != file.sha256:
+    if file.sha256 and file_digest(path) != file.sha256:
         raise UserError(path, "is damaged: its checksum is not that of the release", f"fetch {file.url} again")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

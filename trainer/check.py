@@ -23,6 +23,7 @@ from data_loader.store import read_meta
 from model import architectures, losses, metrics
 from model.loss import weight_problem
 from trainer.optimization import Schedule, lr_schedulers, make_optimizer, optimizers, watched_figure
+from trainer.starting import start_path
 from utils.arguments import check_arguments
 from utils.config import ConfigParser
 from utils.errors import UserError, nearest
@@ -46,6 +47,7 @@ def check_config(config: ConfigParser) -> None:
     loss_args = _check_section(config, "loss", losses)
     _check_fitting(config)
     _check_distillation(config)
+    _check_start(config)
     _check_context(config, loader_args)
     if config["optimizer"] is not None:
         _check_section(config, "optimizer", optimizers, filled_in=("params",))
@@ -90,6 +92,15 @@ def _check_distillation(config: ConfigParser) -> None:
     if config.get("data_loader.args.augment.splice"):
         what = "makes recordings of two, of which no teacher has said anything"
         raise UserError("data_loader.args.augment.splice", what, "set it to 0 for a student")
+
+
+def _check_start(config: ConfigParser) -> None:
+    """What a training begins from is there, and it is one that has weights to begin from."""
+    if config.get("start_from") is None or config.resume is not None:
+        return
+    if architectures[name := config["arch"]["type"]].fits_at_once:
+        raise UserError("start_from", f"is there, but {name} is fitted at once", "leave it out")
+    start_path(config)
 
 
 def _check_context(config: ConfigParser, loader_args: dict[str, Any]) -> None:

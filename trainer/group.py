@@ -16,9 +16,10 @@ from data_loader import data_loaders
 from data_loader.sound_data_loader import SoundDataLoader
 from data_loader.splits import has_test_part
 from logger.log import get_logger
+from trainer.building import make_loader
 from trainer.check import check_config, check_loader
 from trainer.difference import first_difference, input_difference, input_of, with_defaults
-from trainer.setup import make_loader
+from trainer.starting import check_begin, start_path
 from utils.arguments import matches
 from utils.config import GROUP_FILE, ConfigParser, read_config
 from utils.errors import UserError
@@ -180,6 +181,10 @@ def check_group(group: Group) -> tuple[dict[str, Any], BaseDataLoader]:
             check_config(part.config)
             _refuse_other_level(group, member)
             loaders[name] = make_loader(part.config.changed("data_loader.args", **_not_normalized(part.config)))
+            check_begin(part.config, loaders[name])
+            for other in group.runs:
+                if other.member == name:
+                    start_path(other.config)
     first_name, first = next(iter(loaders.items()))
     decided = {name: with_defaults(member.to_dict()) for name, member in group.members.items()}
     for name, loader in loaders.items():

@@ -9,15 +9,17 @@ from typing import Any
 
 from base.run_files import FREE_SPACE
 from logger.log import get_logger
+from trainer.building import make_loader
 from trainer.difference import first_difference, input_difference, with_defaults
 from trainer.distillation import make_distillation
 from trainer.group import Group, Part, read_record
 from trainer.part_runs import MINUTES_FILE, last_checkpoint, last_checkpoint_path, read_minutes
-from trainer.setup import make_loader
+from trainer.starting import start_path
+from utils.arguments import matches
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import file_digest, write_json
 
 logger = get_logger(__name__)
 
@@ -85,11 +87,20 @@ def _difference(source: Path, part: Part, own_input: Mapping[str, Any]) -> str |
         return f"it has another {difference}"
     if difference := input_difference(checkpoint["input"], own_input):
         return f"it has another {difference}"
+    if (start := start_path(part.config)) and file_digest(start) != _begun_from(checkpoint):
+        return f"it began from another {start}"
     if part.config.get("distillation"):
         loader = make_loader(part.config.changed("data_loader.args", normalize=False))
         if checkpoint.get("soft_targets") != make_distillation(part.config, loader).digest:
             return "it has another teacher"
     return None
+
+
+def _begun_from(checkpoint: Mapping[str, Any]) -> str | None:
+    """The sha256 of the checkpoint that its training began from."""
+    origins = checkpoint.get("origins")
+    start = origins[0].get("start_from") if matches(origins, list[dict[str, Any]]) and origins else None
+    return start["sha256"] if matches(start, dict[str, str]) and "sha256" in start else None
 
 
 def _that_trains(config: ConfigParser) -> dict[str, Any]:

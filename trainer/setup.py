@@ -1,23 +1,20 @@
-"""Building what a config names: loader, model, loss, optimizer and, of them all, the Trainer."""
+"""Making a Trainer of all that a config names."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from base.base_data_loader import BaseDataLoader
 from base.run_files import later_than
-from data_loader import data_loaders
 from logger.log import get_logger
 from logger.tensorboard import TensorboardWriter
-from model import architectures, losses, metrics
-from model.loss import balanced_weights
-from model.weights import without_weights
+from model import architectures, metrics
+from trainer.building import make_criterion, make_loader, make_model
 from trainer.distillation import make_distillation
 from trainer.optimization import Schedule, make_optimizer, watched_figure
+from trainer.starting import begin_from, start_path
 from trainer.trainer import Trainer
 from utils.config import ConfigParser
 from utils.device import plain_module
@@ -26,43 +23,6 @@ from utils.errors import UserError
 from utils.versions import command_line, environment
 
 logger = get_logger(__name__)
-
-
-def make_loader(config: ConfigParser) -> BaseDataLoader:
-    """The training loader of a config; the seed of its split is the config's unless it has its own."""
-    args = config.get("data_loader.args", {})
-    common = {"rank": rank(), "world_size": world_size()}
-    loader = config.init_obj("data_loader", data_loaders, seed=args.get("seed", config.seed), **common)
-    # Another seed of the same folds draws other items, in another order.
-    loader.sampler.seed = config.seed
-    return loader
-
-
-def make_model(config: ConfigParser, restore: bool = False, input_shape: Sequence[int] = ()) -> nn.Module:
-    """The model of a config, on the CPU.
-
-    Args:
-        restore: all its weights will come from a checkpoint: load no pretrained ones.
-        input_shape: of one item, for an architecture that has an argument of this name.
-    """
-    architecture = architectures.lookup(config["arch"]["type"], "arch.type")
-    args = config.get("arch.args", {})
-    if restore:
-        args = without_weights(architecture, args)
-    if "input_shape" in inspect.signature(architecture).parameters:
-        args = {**args, "input_shape": tuple(input_shape)}
-    return architecture(**args)
-
-
-def make_criterion(config: ConfigParser, loader: BaseDataLoader) -> nn.Module:
-    """The loss of a config; the weight "balanced" is computed from the training items."""
-    section = config["loss"]
-    args = {} if isinstance(section, str) else section.get("args", {})
-    if args.get("weight") == "balanced":
-        fine = getattr(losses[section["type"]], "details", None) == "fine"
-        counts = loader.fine_counts() if fine else loader.class_counts()
-        return config.init_obj("loss", losses, weight=balanced_weights(counts.tolist()))
-    return config.init_obj("loss", losses)
 
 
 def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
@@ -84,7 +44,9 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
     logger.info("%d training items, %d validation items", len(loader.train_indices), n_valid)
 
     frontend = loader.frontend().to(device)
-    model = make_model(config, config.resume is not None, frontend.spec.shape)
+    resumed = config.resume is not None
+    model = make_model(config, resumed or start_path(config) is not None, frontend.spec.shape)
+    start = None if resumed else begin_from(config, model, loader)
     model = model.to(device, memory_format=torch.channels_last)
     n_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.debug("%s", model)
@@ -108,7 +70,7 @@ def make_trainer(config: ConfigParser, device: torch.device) -> Trainer:
         distillation=make_distillation(config, loader),
         classes=loader.classes,
         data=loader.dataset.fingerprint(),
-        origin={"command": command_line(), "environment": environment()},
+        origin={"command": command_line(), "environment": environment(), **({"start_from": start} if start else {})},
     )
     trainer.writer = _writer(config, trainer)
     return trainer

@@ -7,7 +7,6 @@ learns of each what the members say that were not trained on it.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ import torch
 
 from base.run_files import FREE_SPACE
 from logger.log import get_logger
+from trainer.building import make_loader
 from trainer.distillation import read_soft_targets, write_soft_targets
 from trainer.evaluation import predict_split
 from trainer.group import Group, Part, make_group, read_record
 from trainer.out_of_fold import predict_out_of_fold
 from trainer.part_runs import last_checkpoint_path
-from trainer.setup import make_loader
 from trainer.trained import Trained, load_trained
 from utils.arguments import matches
 from utils.checkpoint import load_checkpoint
 from utils.config import GROUP_FILE, ConfigParser
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import file_digest, write_json
 from utils.strict_json import read_json
 
 logger = get_logger(__name__)
@@ -142,7 +141,7 @@ def prepare_soft_targets(
     def load(part: Part) -> Trained:
         return load_trained(last_checkpoint_path(teacher.folder, part), device, changes)
 
-    networks = {part.name: _digest(last_checkpoint_path(teacher.folder, part)) for part in teacher.group.parts}
+    networks = {part.name: file_digest(last_checkpoint_path(teacher.folder, part)) for part in teacher.group.parts}
     for part in students.runs:
         path = teacher.table(part.fold)
         own = {its.name: networks[its.name] for its in teacher.parts(part.fold)}
@@ -156,7 +155,7 @@ def prepare_soft_targets(
             except OSError as error:
                 raise UserError(error.filename or path, f"cannot be written: {error.strerror}", FREE_SPACE) from error
         _refuse_other_items(path, part, classes)
-    return {path.stem: _digest(path) for path in (teacher.table(part.fold) for part in students.runs)}
+    return {path.stem: file_digest(path) for path in (teacher.table(part.fold) for part in students.runs)}
 
 
 def _made_of(table: Path) -> Path:
@@ -172,14 +171,6 @@ def _is_of_others(table: Path, networks: dict[str, str]) -> bool:
         return read_json(note) != networks
     except (OSError, ValueError):
         return True
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _in_fold(teacher: Teacher, fold: int, load: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from torch import nn
 from data_loader.frontend import InputSpec
 from model import architectures
 from model.decision import Priors, read_priors
-from trainer.setup import make_model
+from trainer.building import make_model
 from utils.arguments import check_arguments, matches
 from utils.checkpoint import load_checkpoint, load_weights, refuse_other_weights
 from utils.config import ConfigParser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -104,6 +105,19 @@ def atomic_link(source: Path, path: Path) -> None:
             # Renaming one of two names of a file to the other leaves both.
             with contextlib.suppress(OSError):
                 aside.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(path, f"cannot be read: {error.strerror}") from error
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:

@@ -49,6 +49,18 @@ SCHEMA: dict[str, Any] = {
             },
             'an object with "soft_targets", "weight" and "temperature"',
         ),
+        "start_from": _or_null(
+            {
+                "type": "object",
+                "properties": {
+                    "checkpoint": {"type": "string"},
+                    "except": {"type": "array", "items": {"type": "string"}, "description": "a list of modules"},
+                },
+                "required": ["checkpoint"],
+                "additionalProperties": False,
+            },
+            'an object with "checkpoint" and "except"',
+        ),
         "metrics": {"type": "array", "items": {"type": "string"}},
         "decide": {"enum": ["argmax", "counted"]},
         "recording_context": {"type": "boolean"},

@@ -14,6 +14,7 @@ from model.mobilenet import WIDTHS, MobileNetAS, divisible
 from model.mobilenet_weights import PUBLISHED, Published
 from tests.tiny import ROOT
 from utils.errors import UserError
+from utils.files import file_digest
 
 RATE = 32000
 SECONDS = 10
@@ -103,7 +104,7 @@ def test_every_published_tensor_is_used(weights):
 
 
 def test_published_file_is_the_one_whose_checksum_we_know(weights):
-    assert mobilenet_weights._sha256(weights) == PUBLISHED["mn04_as"].sha256
+    assert file_digest(weights) == PUBLISHED["mn04_as"].sha256
 
 
 @pytest.mark.parametrize("size, parameters", [("mn04_as", 983_599), ("mn10_as", 4_876_831)])
@@ -202,7 +203,7 @@ def test_a_file_in_the_cache_or_shared_is_taken_and_a_damaged_refused(place, tmp
     file = tmp_path / place / "mine.pt"
     file.parent.mkdir(parents=True)
     file.write_bytes(like_published[0].read_bytes())
-    published = Published("mine.pt", mobilenet_weights._sha256(file))
+    published = Published("mine.pt", file_digest(file))
     monkeypatch.setitem(PUBLISHED, "mn04_as", published)
     assert MobileNetAS(527)(torch.zeros(2, 1, 32, 32)).shape == (2, 527)
     file.write_bytes(file.read_bytes()[:-1] + b"x")

@@ -14,8 +14,8 @@ import torch
 from data_loader.dataset import RespDataset
 from tests.group_run import MEMBERS, ForkedRun, write_members
 from tests.tiny import run, tiny_config, write_config
+from trainer.building import make_loader
 from trainer.group import check_group, read_group
-from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
 

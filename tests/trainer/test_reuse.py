@@ -10,10 +10,10 @@ import pytest
 
 from tests.group_run import COMMON
 from tests.tiny import run, tiny_config, write_config
+from trainer.building import make_loader
 from trainer.distillation import write_soft_targets
 from trainer.group import check_group, read_group
 from trainer.reuse import _difference
-from trainer.setup import make_loader
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigParser, set_key
 

@@ -9,7 +9,8 @@ from torch import nn
 import model.weights
 from tests.tiny import tiny_config, tiny_run
 from tests.whole_run import scalars
-from trainer.setup import example_inputs, make_criterion, make_loader, make_model
+from trainer.building import make_criterion, make_loader, make_model
+from trainer.setup import example_inputs
 from utils.config import ConfigParser
 from utils.errors import UserError
 

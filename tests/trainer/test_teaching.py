@@ -13,8 +13,8 @@ import torch
 
 from tests.group_run import COMMON, write_members
 from tests.tiny import run, tiny_config, write_config
+from trainer.building import make_loader
 from trainer.group import read_group
-from trainer.setup import make_loader
 from trainer.teaching import prepare_soft_targets, read_teacher, taught
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigParser
