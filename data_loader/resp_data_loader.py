@@ -14,6 +14,7 @@ from data_loader.classes import NORMAL, POOR_QUALITY, resp_classes
 from data_loader.dataset import RespDataset
 from data_loader.features import methods
 from data_loader.sound_data_loader import SoundDataLoader
+from data_loader.splits import Split
 from data_loader.subject import Subject, resp_subject
 from data_loader.tables import read_table
 from utils.errors import UserError
@@ -36,6 +37,8 @@ class RespDataLoader(SoundDataLoader):
             neither. Where patients are on several sides, scores are too good.
             "date", "age" and "noise" keep patients whole too, and cut them in the order of their recording numbers,
             ages in years or noise levels: fold 4 of 5 validates on the newest, oldest or noisiest fifth.
+        split_as: draw the sides as this task does, "2-2" say, whose classes are spread over folds otherwise: what is
+            trained on fold 0 of one task then knows no patient of fold 0 of the other. null: as the own task.
         balance: "oversample" repeats adventitious items at random up to the number of normal ones, "weights" draws all
             classes equally often, "sqrt_weights" is between (an item of a class of n with a probability that goes as n
             to the power -0.5), "none" takes every item once.
@@ -70,6 +73,7 @@ class RespDataLoader(SoundDataLoader):
         level: Literal[1, 2] = 1,
         input_dir: str | None = None,
         split_by: Literal["patient", "recording", "random", "date", "age", "noise"] = "patient",
+        split_as: Literal["1-1", "1-2", "2-1", "2-2"] | None = None,
         balance: Literal["none", "oversample", "weights", "sqrt_weights"] = "none",
         details: Literal["fine", "frames"] | None = None,
         filtered: bool = False,
@@ -84,6 +88,7 @@ class RespDataLoader(SoundDataLoader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.split_as = split_as
         augmentation = Augmentation.from_config(augment)
         # A random place in a sound can be drawn only where all of it is.
         cut = None if augmentation.place else duration
@@ -106,6 +111,18 @@ class RespDataLoader(SoundDataLoader):
             rank=rank,
             world_size=world_size,
         )
+
+    def split_of(self, dataset: RespDataset, validation_split: float | int | str | dict[str, Any]) -> Split:
+        if self.split_as is None or validation_split == 0:
+            return super().split_of(dataset, validation_split)
+        if self.split_by in ("recording", "random"):
+            what = f"is {self.split_as}, but split_by {self.split_by} tells the sides of items, not of patients"
+            raise UserError("data_loader.args.split_as", what, "leave one of the two out")
+        task, level = map(int, self.split_as.split("-"))
+        other = RespDataset(dataset.data_dir, task, level, None, tuple(dataset.table["split"].unique()))
+        its = super().split_of(other, validation_split)
+        valid, test = (np.isin(dataset.groups, other.groups[rows]) for rows in (its.valid, its.test))
+        return Split(*map(np.flatnonzero, (~valid & ~test, valid, test)))
 
     @classmethod
     def subject(cls, args: Mapping[str, Any]) -> Subject:

@@ -159,16 +159,7 @@ class SoundDataLoader(BaseDataLoader):
     def split_indices(
         self, dataset: SoundDataset, validation_split: float | int | str | dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.split_by in SHIFTS:
-            data_dir = dataset.data_dir
-            split = shifted_split(dataset.table, dataset.groups, data_dir, validation_split, self.split_by)
-        else:
-            if self.split_by not in _TOGETHER:
-                choices = ", ".join([*_TOGETHER, *SHIFTS])
-                raise UserError("data_loader.args.split_by", f"is {self.split_by!r}", f"choose from {choices}")
-            # Only what is asked for: names take time with a million items.
-            groups = getattr(dataset, _TOGETHER[self.split_by])
-            split = split_items(dataset.labels, groups, validation_split, self.seed)
+        split = self.split_of(dataset, validation_split)
         lost = dataset.lost
         if lost.any():
             # After the split, so that no other item changes sides.
@@ -185,6 +176,22 @@ class SoundDataLoader(BaseDataLoader):
             logger.warning("split_by is %s: %s", self.split_by, what)
         self.test_indices = split.test
         return split.train, split.valid
+
+    def split_of(self, dataset: SoundDataset, validation_split: float | int | str | dict[str, Any]) -> Split:
+        """The sides of a data set, before what cannot be used is left out.
+
+        Raises:
+            UserError: see `split_items`, `shifted_split`.
+        """
+        if self.split_by in SHIFTS:
+            data_dir = dataset.data_dir
+            return shifted_split(dataset.table, dataset.groups, data_dir, validation_split, self.split_by)
+        if self.split_by not in _TOGETHER:
+            choices = ", ".join([*_TOGETHER, *SHIFTS])
+            raise UserError("data_loader.args.split_by", f"is {self.split_by!r}", f"choose from {choices}")
+        # Only what is asked for: names take time with a million items.
+        groups = getattr(dataset, _TOGETHER[self.split_by])
+        return split_items(dataset.labels, groups, validation_split, self.seed)
 
     def make_sampler(self, dataset: SoundDataset, indices: np.ndarray, shuffle: bool) -> EpochSampler:
         sampler = self._drawn_by_balance(dataset, indices, shuffle)

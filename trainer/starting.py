@@ -141,7 +141,10 @@ def _refuse_known_patients(path: Path, loader: BaseDataLoader, loader_type: str)
         # Those that are on both sides anyway, as the loader has warned, make it no worse.
         if both := known & {*groups[held_out].tolist()} - {*groups[loader.train_indices].tolist()}:
             what = f"was trained on {len(both)} of the {loader.dataset.subject.groups} that this run is validated on"
-            raise UserError(path, f"{what}, as {min(both)}", "begin from a network that was trained without them")
+            hint = "begin from a network that was trained without them"
+            if hasattr(loader, "split_as"):
+                hint += "; data_loader.args.split_as gives one task the sides of another"
+            raise UserError(path, f"{what}, as {min(both)}", hint)
     if unknown:
         logger.warning("%s: if it is those of the validation, scores are too good", unknown)
 

@@ -96,6 +96,28 @@ def test_a_test_part_is_neither_trained_nor_validated_on(tiny_data):
     assert not drawn & {*resp.test_indices}
 
 
+@pytest.mark.parametrize(
+    "validation_split, split_by",
+    [({"folds": 3, "fold": 1}, "patient"), ({"folds": 2, "fold": 0}, "age"), ("40/30/30", "patient")],
+)
+def test_one_task_can_have_the_sides_of_another(tiny_data, validation_split, split_by):
+    options = {"validation_split": validation_split, "split_by": split_by}
+    events = loader(tiny_data, **options)
+    alike = loader(tiny_data, **options, split_as="2-2")
+    recordings = loader(tiny_data, **options, task=2, level=2)
+    if split_by == "patient":
+        assert {*events.dataset.groups[events.valid_indices]} != {*alike.dataset.groups[alike.valid_indices]}
+    for side in ("train_indices", "valid_indices", "test_indices"):
+        own, other = ({*one.dataset.groups[getattr(one, side)]} for one in (alike, recordings))
+        # Not every patient has an event.
+        assert own == other & {*alike.dataset.groups}
+
+
+def test_sides_of_another_task_are_of_whole_patients(tiny_data):
+    with pytest.raises(UserError, match=r"split_as: is 2-2, but split_by random"):
+        loader(tiny_data, split_as="2-2", split_by="random")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("options", [STFT, {"input_dir": None, "duration": 1.0}])
 def test_the_number_of_workers_changes_nothing(tiny_data, workers, options):
