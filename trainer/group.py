@@ -182,9 +182,10 @@ def check_group(group: Group) -> tuple[dict[str, Any], BaseDataLoader]:
             _refuse_other_level(group, member)
             loaders[name] = make_loader(part.config.changed("data_loader.args", **_not_normalized(part.config)))
             check_begin(part.config, loaders[name])
-            for other in group.runs:
-                if other.member == name:
-                    start_path(other.config)
+            # Each fold may begin from a file of its own.
+            for run in group.runs:
+                if run.member == name:
+                    start_path(run.config)
     first_name, first = next(iter(loaders.items()))
     decided = {name: with_defaults(member.to_dict()) for name, member in group.members.items()}
     for name, loader in loaders.items():
