@@ -66,6 +66,16 @@ class BaseModel(nn.Module):
         """
         raise NotImplementedError
 
+    def resized(self, state: Mapping[str, Tensor], args: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The weights of a network of the same architecture, for input of this one's size: as they are, unless
+        an architecture knows better.
+
+        Args:
+            state: by name.
+            args: of that network's constructor, defaults filled in.
+        """
+        return state
+
     def on_epoch(self, epoch: int) -> None:
         """Called before an epoch's training, also where a resumed run begins. The same number does the same always.
 

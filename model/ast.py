@@ -76,6 +76,7 @@ class ASTModel(BaseModel):
         if weights not in (None, "hub") and not (audioset_pretrain or imagenet_pretrain):
             what = f"is {weights!r}, but no pretraining is asked for"
             raise UserError(CONFIG_KEY, what, "set audioset_pretrain or imagenet_pretrain to true, or leave it out")
+        self.geometry = geometry
         size = SIZES[model_size]
         config = ast_config(size, geometry)
         self.backbone = transformers.ASTModel(config)
@@ -106,6 +107,14 @@ class ASTModel(BaseModel):
         if (one := state.get(patches)) is not None and one.ndim == 4 and one.shape[1] == 1:
             fitted[patches] = one.expand(-1, indim, -1, -1) / indim
         load_exactly(self.backbone, state | fitted, source)
+
+    def resized(self, state: Mapping[str, Tensor], args: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """With position embeddings for this one's patches, see `resize_position_embeddings`."""
+        name = "backbone.embeddings.position_embeddings"
+        freq, time = Geometry(*(args[key] for key in Geometry._fields)).grid
+        if name not in state or state[name].ndim != 3 or state[name].shape[1] != 2 + freq * time:
+            return state
+        return {**state, name: resize_position_embeddings(state[name], (freq, time), self.geometry.grid)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, label_dim)`` of ``(batch, input_tdim, input_fdim)``.

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from base.base_data_loader import BaseDataLoader
+from base.base_model import BaseModel
 from data_loader.sound_data_loader import SoundDataLoader
 from logger.log import get_logger
+from model import architectures
 from model.weights import misfit
 from trainer.building import make_loader, make_model
+from utils.arguments import check_arguments
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
 from utils.errors import UserError
@@ -61,11 +62,12 @@ def check_begin(config: ConfigParser, loader: SoundDataLoader) -> None:
         begin_from(config, make_model(config, restore=True, input_shape=loader.frontend().spec.shape), loader)
 
 
-def begin_from(config: ConfigParser, model: nn.Module, loader: BaseDataLoader) -> dict[str, str] | None:
+def begin_from(config: ConfigParser, model: BaseModel, loader: BaseDataLoader) -> dict[str, str] | None:
     """Give a new model the weights that its training begins with.
 
     Every tensor of the checkpoint has its place in the model, and every tensor of the model is in the checkpoint, but
-    for those of the modules that ``start_from.except`` names: these are as the model was made.
+    for those of the modules that ``start_from.except`` names: these are as the model was made. Of the same
+    architecture for input of another size, see `BaseModel.resized`.
 
     Args:
         model: of the config, on the CPU.
@@ -81,10 +83,16 @@ def begin_from(config: ConfigParser, model: nn.Module, loader: BaseDataLoader) -
     if (path := start_path(config)) is None:
         return None
     checkpoint = load_checkpoint(path)
-    if _config_of(checkpoint, path)["arch"]["type"] == "Ensemble":
+    its, own = _config_of(checkpoint, path)["arch"], config["arch"]
+    if its["type"] == "Ensemble":
         hint = "name that of one of them, in the folder of the group: MEMBER-seedS-foldK/checkpoint-epochN.pth"
         raise UserError(path, "holds several networks", hint)
-    taken = _fitting(model, checkpoint["state_dict"], config["start_from"].get("except", []), path)
+    state = checkpoint["state_dict"]
+    if its["type"] == own["type"]:
+        architecture = architectures[own["type"]]
+        args = check_arguments(architecture, its.get("args", {}), f"{path}: arch.args", filled_in=("input_shape",))
+        state = model.resized(state, args)
+    taken = _fitting(model, state, config["start_from"].get("except", []), path)
     _refuse_known_patients(path, loader, config["data_loader"]["type"])
     model.load_state_dict(taken, strict=False)
     anew = sorted({_module(name) for name in model.state_dict().keys() - taken.keys()})
@@ -92,7 +100,7 @@ def begin_from(config: ConfigParser, model: nn.Module, loader: BaseDataLoader) -
     return {"path": str(path), "sha256": file_digest(path)}
 
 
-def _fitting(model: nn.Module, state: dict[str, Any], excepted: list[str], path: Path) -> dict[str, Any]:
+def _fitting(model: BaseModel, state: dict[str, Any], excepted: list[str], path: Path) -> dict[str, Any]:
     """The tensors that are taken."""
     own = model.state_dict()
     for module in excepted:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from base.run_files import newest_of_run
+from model.ast_weights import resize_position_embeddings
 from tests.group_run import COMMON
 from tests.tiny import run, tiny_config, tiny_run, write_config
 from trainer.check import check_config
@@ -58,6 +59,22 @@ def test_it_begins_with_all_weights_but_those_that_are_named(of_all, unvalidated
         assert torch.equal(own[name], saved[name])
     same = unvalidated(of_all)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in same.model.state_dict().items())
+
+
+def test_an_ast_begins_from_one_for_shorter_sounds(tiny_data, tmp_path):
+    """Its position embeddings are interpolated, as those of published weights."""
+    unvalidated = {"data_loader__args__validation_split": 0, "trainer__monitor": "off"}
+    args = {"label_dim": 2, "model_size": "tiny224", "indim": 1, "input_fdim": 224, "input_tdim": 224, "fstride": 64}
+    short, long = ({"type": "ASTModel", "args": {**args, "tstride": stride}} for stride in (104, 52))
+    saved = load_checkpoint(trained(tiny_data, tmp_path, arch=short, **unvalidated))
+    save_checkpoint(tmp_path / "short.pth", saved)
+    begun = tiny_run(tiny_data, tmp_path, arch=long, start_from={"checkpoint": f"{tmp_path}/short.pth"}, **unvalidated)
+    name = "backbone.embeddings.position_embeddings"
+    before, after = saved["state_dict"][name], begun.model.state_dict()[name]
+    assert (before.shape[1], after.shape[1]) == (2 + 4 * 3, 2 + 4 * 5)
+    torch.testing.assert_close(after, resize_position_embeddings(before, (4, 3), (4, 5)))
+    head = "head.1.weight"
+    assert torch.equal(begun.model.state_dict()[head], saved["state_dict"][head])
 
 
 def test_the_rest_is_as_without_it_and_pretrained_weights_are_not_read(of_all, unvalidated):
