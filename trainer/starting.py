@@ -17,6 +17,7 @@ from logger.log import get_logger
 from model import architectures
 from model.weights import misfit
 from trainer.building import make_loader, make_model
+from trainer.difference import input_difference
 from utils.arguments import check_arguments
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
@@ -97,6 +98,7 @@ def begin_from(config: ConfigParser, model: BaseModel, loader: BaseDataLoader) -
     model.load_state_dict(taken, strict=False)
     anew = sorted({_module(name) for name in model.state_dict().keys() - taken.keys()})
     logger.info("begins from %s, but for: %s", path, ", ".join(anew) or "nothing")
+    _say_what_differs(checkpoint, path, loader, bool(anew))
     return {"path": str(path), "sha256": file_digest(path)}
 
 
@@ -119,6 +121,17 @@ def _fitting(model: BaseModel, state: dict[str, Any], excepted: list[str], path:
             hint = "begin from a network of the same architecture"
         raise UserError(path, f"does not fit the model, {problem}", hint)
     return {name: state[name] for name in wanted}
+
+
+def _say_what_differs(checkpoint: Mapping[str, Any], path: Path, loader: BaseDataLoader, some_anew: bool) -> None:
+    """Tensors may fit that mean something else."""
+    if not isinstance(loader, SoundDataLoader):
+        return
+    if difference := input_difference(checkpoint["input"], loader.input_spec.to_dict()):
+        logger.info("%s was trained on another %s", path, difference)
+    if not some_anew and tuple(checkpoint["classes"]) != loader.classes:
+        what = f"knows the classes {', '.join(checkpoint['classes'])}, and its last layer begins for others"
+        logger.warning("%s %s; start_from.except names what begins anew", path, what)
 
 
 def _is_in(name: str, modules: list[str]) -> bool:

@@ -123,7 +123,6 @@ def test_nor_on_those_of_another_task_or_of_what_that_one_began_with(of_all, tin
     alone = trained(own_data, tmp_path, **unvalidated)
     with pytest.raises(UserError, match="of the patients that this run is validated on"):
         beginning(tiny_data, tmp_path, between)
-    logging.getLogger("resp").propagate = True
     beginning(tiny_data, tmp_path, alone)
     assert f"whose sounds {alone} was trained on is not known here" in caplog.text
 
@@ -149,6 +148,19 @@ def test_nor_on_those_of_another_task_or_of_what_that_one_began_with(of_all, tin
 def test_weights_that_do_not_fit_are_named_with_what_to_do(of_all, unvalidated, excepted, changes, said):
     with pytest.raises(UserError, match=said):
         unvalidated(of_all, *excepted, **changes)
+
+
+def test_other_classes_and_another_input_that_fit_all_the_same_are_said(of_all, unvalidated, tmp_path, caplog):
+    checkpoint = load_checkpoint(of_all)
+    checkpoint["classes"] = ["Healthy", "Other"]
+    checkpoint["input"]["method"] = "wavelet"
+    save_checkpoint(tmp_path / "other.pth", checkpoint)
+    with caplog.at_level(logging.INFO):
+        unvalidated(tmp_path / "other.pth", "linear")
+    assert "other.pth was trained on another input.method" in caplog.text
+    assert "knows the classes" not in caplog.text
+    unvalidated(tmp_path / "other.pth")
+    assert "knows the classes Healthy, Other, and its last layer begins for others" in caplog.text
 
 
 def test_several_networks_are_refused(of_all, unvalidated, tmp_path):
