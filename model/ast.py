@@ -111,8 +111,11 @@ class ASTModel(BaseModel):
     def resized(self, state: Mapping[str, Tensor], args: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """With position embeddings for this one's patches, see `resize_position_embeddings`."""
         name = "backbone.embeddings.position_embeddings"
-        freq, time = Geometry(*(args[key] for key in Geometry._fields)).grid
-        if name not in state or state[name].ndim != 3 or state[name].shape[1] != 2 + freq * time:
+        then = Geometry(*(args[key] for key in Geometry._fields))
+        if then.problem() or name not in state:
+            return state
+        freq, time = then.grid
+        if state[name].ndim != 3 or state[name].shape[1] != 2 + freq * time:
             return state
         return {**state, name: resize_position_embeddings(state[name], (freq, time), self.geometry.grid)}
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from data_loader import data_loaders
-from data_loader.audio import MAX_RATE, MAX_SECONDS, MIN_RATE
 from data_loader.augment import Augmentation
-from data_loader.batching import refuse_rates
 from data_loader.features import methods
 from data_loader.frontend import shape_of_channels
 from data_loader.resp_data_loader import data_folder
 from data_loader.sound_data_loader import SoundDataLoader
-from data_loader.splits import is_test_split
 from data_loader.store import read_meta
 from model import architectures, losses, metrics
 from model.loss import weight_problem
 from trainer.optimization import Schedule, lr_schedulers, make_optimizer, optimizers, watched_figure
+from trainer.section_check import check_loader, check_section
 from trainer.starting import start_path
-from utils.arguments import check_arguments
 from utils.config import ConfigParser
 from utils.errors import UserError, nearest
-from utils.registry import Registry
 
 
 def check_config(config: ConfigParser) -> None:
@@ -42,19 +35,19 @@ def check_config(config: ConfigParser) -> None:
     if config["arch"]["type"] == "Ensemble":
         what = "is Ensemble, which is put together of trained networks and not trained itself"
         raise UserError("arch.type", what, "train its members: python train.py -c CONFIG --folds 5")
-    arch_args = _check_section(config, "arch", architectures, filled_in=("input_shape",))
+    arch_args = check_section(config, "arch", architectures, filled_in=("input_shape",))
     loader_args = check_loader(config)
-    loss_args = _check_section(config, "loss", losses)
+    loss_args = check_section(config, "loss", losses)
     _check_fitting(config)
     _check_distillation(config)
     _check_start(config)
     _check_context(config, loader_args)
     if config["optimizer"] is not None:
-        _check_section(config, "optimizer", optimizers, filled_in=("params",))
+        check_section(config, "optimizer", optimizers, filled_in=("params",))
     if config.get("lr_scheduler"):
         # OneCycleLR takes its peak from the optimizer unless one is given.
         defaults = {"max_lr": 0.0} if config["lr_scheduler"]["type"] == "OneCycleLR" else {}
-        _check_section(config, "lr_scheduler", lr_schedulers, filled_in=("optimizer",), defaults=defaults)
+        check_section(config, "lr_scheduler", lr_schedulers, filled_in=("optimizer",), defaults=defaults)
     if issubclass(data_loaders[config["data_loader"]["type"]], SoundDataLoader):
         _check_data(config, arch_args, loader_args, loss_args)
     for number, name in enumerate(config["metrics"]):
@@ -113,65 +106,6 @@ def _check_context(config: ConfigParser, loader_args: dict[str, Any]) -> None:
         raise UserError("recording_context", what, "take task 1, or leave it out")
     if architectures[name].fits_at_once:
         raise UserError("recording_context", f"is there, but {name} is fitted at once", "leave it out")
-
-
-def check_loader(config: ConfigParser) -> dict[str, Any]:
-    """All arguments of the data loader; their types and ranges are right, and it keeps off the test sets.
-
-    Raises:
-        UserError: names the one that is not.
-    """
-    args = _check_section(config, "data_loader", data_loaders, filled_in=("rank", "world_size"))
-    _check_ranges(args)
-    # What is loaded is trained on or validated, and either chooses the model.
-    loaded = args.get("split", "train").split("+")
-    validation = args.get("validation_split")
-    if isinstance(validation, dict) and validation.get("column") == "split":
-        loaded.append(str(validation.get("value")))
-    if tests := [name for name in loaded if is_test_split(name)]:
-        what = f"names {tests[0]}, a test set, which is never trained, validated or chosen on"
-        raise UserError("data_loader.args.split", what, f"train without it, then: python test.py --split {tests[0]}")
-    return args
-
-
-def _check_section(
-    config: ConfigParser,
-    name: str,
-    registry: Registry,
-    filled_in: tuple[str, ...] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-    section = config[name]
-    section = {"type": section} if isinstance(section, str) else section
-    item = registry.lookup(section["type"], f"{name}.type")
-    return check_arguments(item, {**defaults, **section.get("args", {})}, f"{name}.args", filled_in=filled_in)
-
-
-def _check_ranges(loader_args: dict[str, Any]) -> None:
-    # Each worker is a process: some thousands of them would bring the machine down.
-    workers = max(64, 4 * (os.cpu_count() or 1))
-    ranges = {
-        "batch_size": (1, 2**31),
-        "num_workers": (0, workers),
-        "rate": (MIN_RATE, MAX_RATE),
-        "channels": (1, 16),
-        "duration": (0, MAX_SECONDS),
-        "seed": (0, 2**63),
-    }
-    for name, (least, most) in ranges.items():
-        value = loader_args.get(name)
-        if value is not None and not least <= value <= most:
-            bound = f"at least {least}" if value < least else f"at most {most:g}"
-            raise UserError(f"data_loader.args.{name}", f"is {value}", f"expected {bound}")
-    duration, rate = loader_args.get("duration"), loader_args.get("rate")
-    if rate is None:
-        return
-    # The rates of the files are not known yet. But those that are read can all be brought to 8000 Hz, and SPRSound's
-    # is that: no rate is refused that needs no resampling.
-    refuse_rates(8000, rate)
-    if duration is not None and round(duration * rate) < 1:
-        what = f"is {duration}, shorter than one sample at {rate} Hz"
-        raise UserError("data_loader.args.duration", what, f"expected at least {1 / rate:g} seconds, or null")
 
 
 def _check_values(config: ConfigParser, arch_args: dict[str, Any], loss_args: dict[str, Any]) -> None:

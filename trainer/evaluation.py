@@ -20,10 +20,10 @@ from data_loader.subject import Subject
 from logger.log import get_logger
 from model.context import in_context
 from trainer.building import make_loader
-from trainer.check import check_loader
 from trainer.deciding import refuse_context, refuse_rule
 from trainer.inference import predict, refuse_other_input
 from trainer.report import Report, evaluate_predictions
+from trainer.section_check import check_loader
 from trainer.trained import Trained
 from utils.config import ConfigParser
 from utils.errors import UserError

@@ -17,8 +17,9 @@ from data_loader.sound_data_loader import SoundDataLoader
 from data_loader.splits import has_test_part
 from logger.log import get_logger
 from trainer.building import make_loader
-from trainer.check import check_config, check_loader
+from trainer.check import check_config
 from trainer.difference import first_difference, input_difference, input_of, with_defaults
+from trainer.section_check import check_loader
 from trainer.starting import check_begin, start_path
 from utils.arguments import matches
 from utils.config import GROUP_FILE, ConfigParser, read_config

@@ -18,6 +18,7 @@ from model import architectures
 from model.weights import misfit
 from trainer.building import make_loader, make_model
 from trainer.difference import input_difference
+from trainer.section_check import check_loader
 from utils.arguments import check_arguments
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigParser
@@ -186,27 +187,29 @@ def _known_patients(path: Path, loader: SoundDataLoader, loader_type: str) -> tu
         except UserError as error:
             return known, f"{unsaid} ({error.subject} {error.what})"
         try:
-            known |= _trained_patients(config, checkpoint.get("data"), loader, loader_type)
+            known |= _trained_patients(config, checkpoint, loader, loader_type)
         except UserError as error:
-            unknown = f"{unsaid} ({error.what})"
+            unknown = f"{unsaid} ({error.subject} {error.what})"
     return known, unknown
 
 
-def _trained_patients(config: ConfigParser, data: Any, loader: SoundDataLoader, loader_type: str) -> set[str]:
-    """The patients in a loader's data that a config trains on.
-
-    Args:
-        data: what its checkpoint says of its data, see `SoundDataset.fingerprint`.
+def _trained_patients(
+    config: ConfigParser, checkpoint: Mapping[str, Any], loader: SoundDataLoader, loader_type: str
+) -> set[str]:
+    """The patients in a loader's data that a checkpoint of this config was trained on.
 
     Raises:
-        UserError: it is for other data.
+        UserError: it was other data.
     """
     if (its_type := config["data_loader"]["type"]) != loader_type:
-        raise UserError("data_loader.type", f"it was loaded by {its_type}")
-    given = config.get("data_loader.args", {})
+        raise UserError("data_loader.type", f"was {its_type}")
+    given = check_loader(config)
     same = {key: value for key, value in _INPUT.items() if key in given}
     its = make_loader(config.changed("data_loader.args", **same, data_dir=str(loader.dataset.data_dir)))
-    now, then = its.dataset.fingerprint(), data if isinstance(data, dict) else {}
-    if any(now.get(split) != then.get(split) for split in its.dataset.table["split"].unique()):
-        raise UserError("data_loader.args.data_dir", f"it was other data than {loader.dataset.data_dir}")
+    now, then = its.dataset.fingerprint(), checkpoint.get("data")
+    splits = its.dataset.table["split"].unique()
+    if not isinstance(then, dict) or any(now.get(split) != then.get(split) for split in splits):
+        raise UserError(loader.dataset.data_dir, "is other data")
+    if checkpoint.get("split") != its.split_digest():
+        raise UserError(loader.dataset.data_dir, "was split otherwise")
     return {*its.dataset.groups[its.train_indices].tolist()}

@@ -124,7 +124,15 @@ def test_nor_on_those_of_another_task_or_of_what_that_one_began_with(of_all, tin
     with pytest.raises(UserError, match="of the patients that this run is validated on"):
         beginning(tiny_data, tmp_path, between)
     beginning(tiny_data, tmp_path, alone)
-    assert f"whose sounds {alone} was trained on is not known here" in caplog.text
+    assert f"whose sounds {alone} was trained on is not known here ({tiny_data} is other data)" in caplog.text
+
+
+def test_what_a_strange_checkpoint_was_trained_on_is_not_known_and_that_is_said(of_all, tiny_data, tmp_path, caplog):
+    checkpoint = load_checkpoint(of_all)
+    checkpoint["config"]["data_loader"]["args"] |= {"batch_size": -1, "mystery": []}
+    save_checkpoint(tmp_path / "strange.pth", checkpoint)
+    beginning(tiny_data, tmp_path, tmp_path / "strange.pth")
+    assert "strange.pth was trained on is not known here (data_loader.args.mystery is unknown)" in caplog.text
 
 
 @pytest.mark.parametrize(
