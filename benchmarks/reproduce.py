@@ -6,9 +6,9 @@
     kill $(cat saved/reproduce.pid)       stop it: what trains saves where it is
 
 Features, then for each task the ensemble (configs/best_task*.json) and its student (configs/small_task*.json) in five
-folds each, the ensembles once more in folds of recording dates, ages and noise levels, what each part of the recipes
-is worth (benchmarks/ablation.py), and the table. What is done is not done again, and an interrupted training goes on:
-repeat the command.
+folds each, the ensembles once more in folds of recording dates, ages and noise levels, LightCNN, ResNet18 and AST on
+the same features, what each part of the recipes is worth (benchmarks/ablation.py), and the table. What is done is not
+done again, and an interrupted training goes on: repeat the command.
 Needs the recordings in data/SPRSound (python preprocess.py --download).
 """
 
@@ -26,6 +26,8 @@ from utils.cli import run_script
 TASKS = ("1_2", "1_1", "2_2", "2_1")
 FEATURES = ("multimel_event", "multimel")
 RUN = "results"
+# Larger networks on the same features, at level 2; the AST is a tiny one.
+OTHERS = tuple(f"task{task}_{name}_multimel" for task in ("1_2", "2_2") for name in ("lightcnn", "resnet18", "ast"))
 # Folds of patients unlike those of the other folds.
 SHIFTS = ("date", "age", "noise")
 
@@ -44,6 +46,9 @@ def steps() -> list[Step]:
         run_id, split = f"shift_{shift}", ("--set", f"data_loader.args.split_by={shift}")
         result += [folds(f"best_task{task}", run_id, *reused("best", task, run_id), *split) for task in TASKS]
         groups += [folder_of(f"best_task{task}", run_id) for task in TASKS]
+    for name in OTHERS:
+        result.append(folds(name, RUN))
+        groups.append(folder_of(name, RUN))
     reports = (str(folder / "oof" / "metrics.json") for folder in groups)
     return [*result, Step(("benchmarks/ablation.py", "--wait")), Step(("benchmarks/results_table.py", *reports))]
 

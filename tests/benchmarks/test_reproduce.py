@@ -44,15 +44,15 @@ def test_every_step_is_a_command_that_there_is(reproduce, monkeypatch):
         # A student comes after its teacher, and is one network.
         assert args.teacher is None or (Path(args.teacher) in written and len(group.members) == 1)
         # Level 1 takes the runs of level 2.
-        assert (args.reuse is None) == args.config.endswith("_2.json")
+        assert (args.reuse is None) == (not args.config.endswith("_1.json"))
         assert args.reuse is None or Path(args.reuse) in written
         # Of the same folds.
         assert args.reuse is None or Path(args.reuse).name == args.run_id
         splits = {member.get("data_loader.args.split_by", "patient") for member in group.members.values()}
         assert splits == {args.run_id.removeprefix("shift_") if args.run_id != "results" else "patient"}
         written.append(folder)
-    # Four tasks: ensembles and students, and ensembles in three other divisions.
-    assert len(written) == len(set(written)) == 4 * (2 + 3)
+    # Four tasks: ensembles and students, and ensembles in three other divisions; two tasks: three networks.
+    assert len(written) == len(set(written)) == 4 * (2 + 3) + 2 * 3
     # Its tables go to the log of this job, which waits for it.
     assert ablation.words == ("benchmarks/ablation.py", "--wait")
     assert table.words == (
